@@ -1,0 +1,203 @@
+//! A conversation: one contact at one location, over all channels.
+//!
+//! What a person may see of it depends on the category of each message, so everything that lists and
+//! counts show is kept per category, as a [`Strand`]. A role that sees no strand does not see the conversation.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    address::Address,
+    category::{Categories, Category},
+    ids::{ContactId, ConversationId, MessageId, StaffId},
+    line::Channel,
+    message::{Entry, InboundDetail, Message, preview},
+    time::Timestamp,
+};
+
+/// A resolved conversation is reopened by a text or call within this time; later ones start a new conversation.
+pub const REOPEN_WITHIN_MS: i64 = 7 * 24 * 3600 * 1000;
+
+/// Characters of a message that a list shows.
+const PREVIEW_CHARS: usize = 120;
+
+/// Somebody who writes or calls. Addresses join only by staff.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Contact {
+    pub id: ContactId,
+    /// As the newest message gave it.
+    pub name: Option<String>,
+    pub addresses: Vec<Address>,
+    pub since: Timestamp,
+}
+
+impl Contact {
+    /// The name, else the first address as staff read it.
+    pub fn title_in(&self, country: &str) -> String {
+        match (&self.name, self.addresses.first()) {
+            (Some(name), _) => name.clone(),
+            (None, Some(address)) => address.display_in(country),
+            (None, None) => Address::Unknown.display_in(country),
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Conversation {
+    pub id: ConversationId,
+    pub contact: ContactId,
+    /// Id of the location in the configuration.
+    pub location: String,
+    pub resolved_at: Option<Timestamp>,
+    pub assignee: Option<StaffId>,
+    pub last_activity: Timestamp,
+    /// At most one per category, in the order of [`Category`].
+    pub strands: Vec<Strand>,
+}
+
+/// What a conversation is to those who see one category.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Strand {
+    pub category: Category,
+    pub latest: Glimpse,
+    /// Since when a correspondent waits for an answer.
+    pub waiting_since: Option<Timestamp>,
+    /// Sends that failed or may have.
+    pub failed: u16,
+}
+
+/// The newest message of a strand, as a list shows it.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Glimpse {
+    pub message: MessageId,
+    pub at: Timestamp,
+    pub channel: Option<Channel>,
+    pub outbound: bool,
+    pub preview: String,
+}
+
+impl Conversation {
+    pub fn is_open(&self) -> bool {
+        self.resolved_at.is_none()
+    }
+
+    pub fn categories(&self) -> Categories {
+        self.strands.iter().fold(Categories::NONE, |set, strand| set.with(strand.category))
+    }
+
+    pub fn visible(&self, sees: Categories) -> impl Iterator<Item = &Strand> {
+        self.strands.iter().filter(move |strand| sees.contains(strand.category))
+    }
+
+    /// The newest thing that such a person may see.
+    pub fn glimpse(&self, sees: Categories) -> Option<&Glimpse> {
+        self.visible(sees).map(|strand| &strand.latest).max_by_key(|glimpse| (glimpse.at, glimpse.message))
+    }
+
+    /// Since when a correspondent waits, as far as such a person may know.
+    pub fn waiting_since(&self, sees: Categories) -> Option<Timestamp> {
+        self.visible(sees).filter_map(|strand| strand.waiting_since).min()
+    }
+
+    fn strand_mut(&mut self, category: Category, glimpse: &Glimpse) -> &mut Strand {
+        let place = self.strands.iter().position(|strand| strand.category >= category).unwrap_or(self.strands.len());
+        if self.strands.get(place).is_none_or(|strand| strand.category != category) {
+            let strand = Strand { category, latest: glimpse.clone(), waiting_since: None, failed: 0 };
+            self.strands.insert(place, strand);
+        }
+        &mut self.strands[place]
+    }
+
+    /// Takes a new timeline entry into account. Events and notes do not make anybody wait.
+    pub fn add(&mut self, message: &Message) {
+        self.last_activity = self.last_activity.max(message.at);
+        if matches!(message.entry, Entry::Event { .. }) {
+            return;
+        }
+        let glimpse = glimpse_of(message);
+        let strand = self.strand_mut(message.category, &glimpse);
+        if (glimpse.at, glimpse.message) >= (strand.latest.at, strand.latest.message) {
+            strand.latest = glimpse;
+        }
+        match &message.entry {
+            Entry::Inbound(inbound) if inbound.automatic.is_none() => {
+                strand.waiting_since = Some(strand.waiting_since.map_or(message.at, |since| since.min(message.at)));
+            }
+            Entry::Outbound(outbound) if outbound.state.needs_staff() => strand.failed += 1,
+            _ => {}
+        }
+    }
+
+    /// Somebody who sees these categories answered or resolved: nobody waits in them any more.
+    pub fn answered(&mut self, sees: Categories) {
+        for strand in self.strands.iter_mut().filter(|strand| sees.contains(strand.category)) {
+            strand.waiting_since = None;
+        }
+    }
+
+    /// A send of this category came into need of staff, or out of it.
+    pub fn count_failed(&mut self, category: Category, before: bool, after: bool) {
+        if let Some(strand) = self.strands.iter_mut().find(|strand| strand.category == category) {
+            match (before, after) {
+                (false, true) => strand.failed += 1,
+                (true, false) => strand.failed = strand.failed.saturating_sub(1),
+                _ => {}
+            }
+        }
+    }
+
+    /// Builds the strands again after a message changed its category. `messages` is the whole timeline.
+    pub fn restrand(&mut self, messages: &[Message], moved: MessageId, from: Category) {
+        let was_waiting = self.strands.iter().find(|s| s.category == from).and_then(|s| s.waiting_since);
+        let waiting: Vec<(Category, Option<Timestamp>)> =
+            self.strands.iter().map(|strand| (strand.category, strand.waiting_since)).collect();
+        let activity = self.last_activity;
+        self.strands.clear();
+        for message in messages {
+            self.add(message);
+        }
+        self.last_activity = activity;
+        // Answered strands stay answered; the moved message waits where it now is if it waited before.
+        for strand in &mut self.strands {
+            let before =
+                waiting.iter().find(|(category, _)| *category == strand.category).and_then(|(_, since)| *since);
+            let moved_here = messages
+                .iter()
+                .find(|message| message.id == moved && message.category == strand.category)
+                .filter(|message| matches!(message.entry, Entry::Inbound(_)))
+                .and_then(|message| was_waiting.filter(|since| message.at >= *since).map(|_| message.at));
+            let still = before.filter(|since| {
+                messages.iter().any(|message| {
+                    message.category == strand.category
+                        && message.at >= *since
+                        && matches!(message.entry, Entry::Inbound(_))
+                })
+            });
+            strand.waiting_since = match (still, moved_here) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        }
+    }
+}
+
+fn glimpse_of(message: &Message) -> Glimpse {
+    let (channel, outbound, text) = match &message.entry {
+        Entry::Inbound(inbound) => (Some(inbound.channel), false, inbound_preview(inbound)),
+        Entry::Outbound(out) => (Some(out.channel), true, out.text.clone()),
+        Entry::Note { text, .. } => (None, true, text.clone()),
+        Entry::Event { .. } => (None, true, String::new()),
+    };
+    Glimpse { message: message.id, at: message.at, channel, outbound, preview: preview(&text, PREVIEW_CHARS) }
+}
+
+fn inbound_preview(inbound: &super::message::Inbound) -> String {
+    match (&inbound.detail, &inbound.subject) {
+        (InboundDetail::Voicemail { duration_ms, .. }, _) => {
+            let seconds = duration_ms.div_ceil(1000);
+            format!("{}:{:02} voicemail", seconds / 60, seconds % 60)
+        }
+        (InboundDetail::Quarantined, _) => "This message could not be read".to_owned(),
+        (_, Some(subject)) if !subject.is_empty() => format!("{subject} — {}", inbound.text),
+        _ => inbound.text.clone(),
+    }
+}

@@ -1,0 +1,18 @@
+//! The domain: types and state machines, without I/O and without async work.
+//!
+//! Nothing here knows a protocol, the store or the web. A value that exists has been checked:
+//! addresses and ids are made by `parse`, an [`outbound::Outbound`] changes only along its states.
+
+pub mod address;
+pub mod audit;
+pub mod category;
+pub mod conversation;
+pub mod ids;
+pub mod intake;
+pub mod line;
+pub mod message;
+pub mod outbound;
+pub mod outgoing;
+pub mod parsed;
+pub mod staff;
+pub mod time;

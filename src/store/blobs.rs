@@ -1,0 +1,236 @@
+//! Blobs: what is too large for a record (raw mail, audio, attachments) as sealed files of their own.
+//!
+//! ```text
+//! file  = "FDBLOB01" record-length:u16 sealed-data-key length:u64 chunk*
+//! chunk = nonce:[12] ciphertext (64 KiB, the last one shorter) tag:[16]
+//! ```
+//!
+//! Each file has a random data key, wrapped by the epoch's key. A chunk's additional data are install id, blob id,
+//! chunk number and whether it is the last, so chunks cannot be swapped, dropped or cut off. A file is written under a
+//! temporary name, synced, renamed, and its directory synced, before any record may name it.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom, Write},
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ring::aead::LessSafeKey;
+
+use super::{
+    keys::Keyring,
+    seal::{Place, Secret, aead, open_with, random, seal_with},
+};
+use crate::model::{ids::BlobId, time::Timestamp};
+
+const MAGIC: &[u8; 8] = b"FDBLOB01";
+const CHUNK_BYTES: u64 = 64 << 10;
+const SEAL_BYTES: u64 = 12 + 16;
+/// Table number that binds a wrapped data key; no table of records has it.
+const KEY_TABLE: u8 = 0xff;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    #[error("cannot write blob {id}")]
+    Write { id: BlobId, source: io::Error },
+    #[error("cannot read blob {id}")]
+    Read { id: BlobId, source: io::Error },
+    #[error("blob {id} is damaged")]
+    Damaged { id: BlobId },
+}
+
+pub struct Blobs {
+    directory: PathBuf,
+    keys: Arc<Keyring>,
+}
+
+impl Blobs {
+    /// Opens the directory and removes files whose writing was cut off: no record names them.
+    pub fn open(directory: &Path, keys: Arc<Keyring>) -> io::Result<Self> {
+        fs::create_dir_all(directory)?;
+        for shard in fs::read_dir(directory)? {
+            let shard = shard?.path();
+            if shard.is_dir() {
+                for file in fs::read_dir(&shard)? {
+                    let path = file?.path();
+                    if path.extension().is_some_and(|extension| extension == "new") {
+                        fs::remove_file(path)?;
+                    }
+                }
+            }
+        }
+        Ok(Self { directory: directory.to_owned(), keys })
+    }
+
+    /// Files are spread over 256 directories by the random end of their id.
+    fn path(&self, id: BlobId) -> PathBuf {
+        self.directory.join(format!("{:02x}", id.0 as u8)).join(id.to_string())
+    }
+
+    fn chunk_aad(&self, id: BlobId, number: u64, last: bool) -> Vec<u8> {
+        let mut aad = self.keys.install().to_vec();
+        aad.extend_from_slice(&id.0.to_be_bytes());
+        aad.extend_from_slice(&number.to_be_bytes());
+        aad.push(u8::from(last));
+        aad
+    }
+
+    /// Seals `bytes` into a new file that is durable on return.
+    pub fn write(&self, now: Timestamp, bytes: &[u8]) -> Result<BlobId, BlobError> {
+        let id = BlobId::new(now, random());
+        let path = self.path(id);
+        let write = |source| BlobError::Write { id, source };
+        let shard = path.parent().expect("a blob stands in a directory");
+        if !shard.exists() {
+            fs::create_dir_all(shard).map_err(write)?;
+            File::open(&self.directory).and_then(|dir| dir.sync_all()).map_err(write)?;
+        }
+        self.keys.reserve(1).map_err(|error| write(io::Error::other(error)))?;
+        let new = path.with_extension("new");
+        let mut file = io::BufWriter::with_capacity(256 << 10, File::create_new(&new).map_err(write)?);
+        let secret = Secret::random();
+        let key = aead(&secret);
+        let record = self.keys.seal(Place { table: KEY_TABLE, key: &id.0.to_be_bytes(), schema_version: 1 }, &secret.0);
+        file.write_all(MAGIC).map_err(write)?;
+        file.write_all(&(record.len() as u16).to_be_bytes()).map_err(write)?;
+        file.write_all(&record).map_err(write)?;
+        file.write_all(&(bytes.len() as u64).to_be_bytes()).map_err(write)?;
+        let chunks = chunk_count(bytes.len() as u64);
+        for number in 0..chunks {
+            let start = (number * CHUNK_BYTES) as usize;
+            let end = bytes.len().min(start + CHUNK_BYTES as usize);
+            let aad = self.chunk_aad(id, number, number + 1 == chunks);
+            file.write_all(&seal_with(&key, &aad, &bytes[start..end])).map_err(write)?;
+        }
+        let file = file.into_inner().map_err(|error| write(error.into_error()))?;
+        file.sync_all().map_err(write)?;
+        fs::rename(&new, &path).map_err(write)?;
+        File::open(shard).and_then(|dir| dir.sync_all()).map_err(write)?;
+        Ok(id)
+    }
+
+    /// Reads and checks the whole blob.
+    pub fn read(&self, id: BlobId) -> Result<Vec<u8>, BlobError> {
+        let reader = self.reader(id)?;
+        let length = reader.length;
+        self.read_chunks(reader, 0..length)
+    }
+
+    /// Reads and checks the chunks that hold `range`, in bytes.
+    pub fn read_range(&self, id: BlobId, range: Range<u64>) -> Result<Vec<u8>, BlobError> {
+        let reader = self.reader(id)?;
+        let end = range.end.min(reader.length);
+        self.read_chunks(reader, range.start.min(end)..end)
+    }
+
+    fn reader(&self, id: BlobId) -> Result<Reader, BlobError> {
+        let read = |source| BlobError::Read { id, source };
+        let mut file = File::open(self.path(id)).map_err(read)?;
+        let found = file.metadata().map_err(read)?.len();
+        let damaged = || BlobError::Damaged { id };
+        let mut head = [0; 10];
+        file.read_exact(&mut head).map_err(|_| damaged())?;
+        if &head[..8] != MAGIC {
+            return Err(damaged());
+        }
+        let mut record = vec![0; u16::from_be_bytes([head[8], head[9]]) as usize];
+        file.read_exact(&mut record).map_err(|_| damaged())?;
+        let mut length = [0; 8];
+        file.read_exact(&mut length).map_err(|_| damaged())?;
+        let length = u64::from_be_bytes(length);
+        let place = Place { table: KEY_TABLE, key: &id.0.to_be_bytes(), schema_version: 1 };
+        let secret = self.keys.open_record(place, &record).map_err(|_| damaged())?;
+        let secret = Secret(secret.try_into().map_err(|_| damaged())?);
+        let start = (10 + record.len() + 8) as u64;
+        let whole = chunk_count(length).checked_mul(SEAL_BYTES).and_then(|seals| seals.checked_add(length));
+        if whole.and_then(|whole| whole.checked_add(start)) != Some(found) {
+            return Err(damaged());
+        }
+        Ok(Reader { id, file, key: aead(&secret), start, length })
+    }
+
+    fn read_chunks(&self, mut reader: Reader, range: Range<u64>) -> Result<Vec<u8>, BlobError> {
+        let id = reader.id;
+        let read = |source| BlobError::Read { id, source };
+        let chunks = chunk_count(reader.length);
+        let (first, end) = (range.start / CHUNK_BYTES, range.end.div_ceil(CHUNK_BYTES).max(1));
+        reader.file.seek(SeekFrom::Start(reader.start + first * (CHUNK_BYTES + SEAL_BYTES))).map_err(read)?;
+        let mut plain = Vec::with_capacity((range.end - range.start) as usize);
+        for number in first..end.min(chunks) {
+            let bytes = (reader.length - number * CHUNK_BYTES).min(CHUNK_BYTES);
+            let mut sealed = vec![0; (bytes + SEAL_BYTES) as usize];
+            reader.file.read_exact(&mut sealed).map_err(read)?;
+            let aad = self.chunk_aad(id, number, number + 1 == chunks);
+            plain.extend(open_with(&reader.key, &aad, &sealed).map_err(|_| BlobError::Damaged { id })?);
+        }
+        let skip = (range.start - first * CHUNK_BYTES) as usize;
+        plain.drain(..skip.min(plain.len()));
+        plain.truncate((range.end - range.start) as usize);
+        Ok(plain)
+    }
+}
+
+struct Reader {
+    id: BlobId,
+    file: File,
+    key: LessSafeKey,
+    start: u64,
+    length: u64,
+}
+
+/// An empty blob has one empty chunk, so that even its emptiness is sealed.
+fn chunk_count(length: u64) -> u64 {
+    length.div_ceil(CHUNK_BYTES).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::keys::Kek;
+
+    fn blobs() -> (tempfile::TempDir, Blobs) {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Arc::new(Keyring::open_or_create(&dir.path().join("keyring"), &Kek::random()).unwrap());
+        let blobs = Blobs::open(&dir.path().join("blobs"), keys).unwrap();
+        (dir, blobs)
+    }
+
+    #[test]
+    fn blobs_of_every_size_come_back_whole_and_in_ranges() {
+        let (_dir, blobs) = blobs();
+        let chunk = CHUNK_BYTES as usize;
+        for length in [0, 1, chunk - 1, chunk, chunk + 1, 3 * chunk + 17] {
+            let bytes: Vec<u8> = (0..length).map(|i| (i * 31 % 251) as u8).collect();
+            let id = blobs.write(Timestamp::from_millis(5), &bytes).unwrap();
+            assert_eq!(blobs.read(id).unwrap(), bytes);
+            for range in [0..0, 0..1, 5..9, chunk - 2..chunk + 3, 0..length, length..length + 9, 9..4 * chunk] {
+                let want = &bytes[range.start.min(length)..range.end.min(length).max(range.start.min(length))];
+                let got = blobs.read_range(id, range.start as u64..range.end as u64).unwrap();
+                assert_eq!(got, want, "{length}: {range:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_cut_or_swapped_blob_does_not_open() {
+        let (_dir, blobs) = blobs();
+        let bytes = vec![7; CHUNK_BYTES as usize + 100];
+        let id = blobs.write(Timestamp::from_millis(5), &bytes).unwrap();
+        let other = blobs.write(Timestamp::from_millis(5), &bytes).unwrap();
+        let good = fs::read(blobs.path(id)).unwrap();
+        for at in (0..good.len()).step_by(997).chain(good.len() - 20..good.len()).chain(0..120) {
+            let mut bad = good.clone();
+            bad[at] ^= 4;
+            fs::write(blobs.path(id), &bad).unwrap();
+            assert!(blobs.read(id).is_err(), "flip at {at}");
+        }
+        for cut in [0, 9, 100, good.len() - 129, good.len() - 1] {
+            fs::write(blobs.path(id), &good[..cut]).unwrap();
+            assert!(blobs.read(id).is_err(), "cut at {cut}");
+        }
+        fs::copy(blobs.path(other), blobs.path(id)).unwrap();
+        assert!(blobs.read(id).is_err());
+    }
+}

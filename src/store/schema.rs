@@ -1,0 +1,197 @@
+//! Every table of the store. Numbers are for ever; a value's version rises when its shape changes.
+//!
+//! Keys hold ids, times, numbers and HMACs only: never an address, a name or a subject.
+
+use serde::{Deserialize, Serialize};
+
+use super::table::Table;
+use crate::model::{
+    audit::AuditEvent,
+    category::Categories,
+    conversation::{Contact, Conversation},
+    ids::{AttachmentId, ContactId, ConversationId, MessageId, RawId, SessionId, StaffId, TokenId},
+    intake::{RawFormat, SourceKey},
+    line::{Channel, LineId},
+    message::{Content, Message},
+    parsed::{TextContent, TextPart},
+    staff::{Role, Staff},
+    time::Timestamp,
+};
+
+/// HMAC-SHA-256 under the key for look-ups, by purpose.
+pub type Lookup = [u8; 32];
+
+/// The end of the audit chain.
+pub const AUDIT_HEAD: Table<(), AuditHead> = Table::new(1, "audit_head", 1);
+/// Every audit event, in order.
+pub const AUDIT: Table<u64, AuditEvent> = Table::new(2, "audit", 1);
+
+/// Every raw item, in order of arrival.
+pub const RAWS: Table<RawId, RawRecord> = Table::new(3, "raws", 1);
+/// The ledger: which source keys are known (requirements X2).
+pub const SOURCES: Table<Lookup, Known> = Table::new(4, "sources", 1);
+/// Mail by the hash of its bytes and its line, to recognise it after a change of UIDVALIDITY (requirements E1).
+pub const MAIL_BYTES: Table<Lookup, RawId> = Table::new(5, "mail_bytes", 1);
+/// Raw items that wait to be parsed and filed, oldest first.
+pub const TO_FILE: Table<RawId, Filing> = Table::new(6, "to_file", 1);
+
+pub const CONTACTS: Table<ContactId, Contact> = Table::new(7, "contacts", 1);
+/// Which contact an address belongs to.
+pub const ADDRESSES: Table<Lookup, ContactId> = Table::new(8, "addresses", 1);
+/// Contacts by each word of their name, for exact look-ups.
+pub const NAMES: Table<(Lookup, ContactId), ()> = Table::new(9, "names", 1);
+pub const CONVERSATIONS: Table<ConversationId, Conversation> = Table::new(10, "conversations", 1);
+/// A contact's conversations, oldest first.
+pub const BY_CONTACT: Table<(ContactId, ConversationId), ()> = Table::new(11, "by_contact", 1);
+/// Conversations that are open, which the inbox keeps in memory.
+pub const OPEN: Table<ConversationId, ()> = Table::new(12, "open", 1);
+/// Resolved conversations by their last activity.
+pub const RESOLVED: Table<(Timestamp, ConversationId), Categories> = Table::new(13, "resolved", 1);
+
+/// Every message, in order of arrival within its conversation.
+pub const MESSAGES: Table<(ConversationId, MessageId), Message> = Table::new(14, "messages", 1);
+/// Where a message stands.
+pub const HOMES: Table<MessageId, ConversationId> = Table::new(15, "homes", 1);
+/// The message that carries an attachment.
+pub const ATTACHMENTS: Table<AttachmentId, MessageId> = Table::new(16, "attachments", 1);
+/// Mails by Message-ID, sent and received, for threading and bounces. One Message-ID may be on several mails.
+pub const MESSAGE_IDS: Table<(Lookup, MessageId), ()> = Table::new(17, "message_ids", 1);
+
+/// Sends that have not ended, with when they are due. Staff's answer to an unconfirmed one puts it back here.
+pub const OUTBOX: Table<MessageId, OutboxRow> = Table::new(18, "outbox", 1);
+/// Texts that left, by line, TP-MR and recipient, newest last, until their report comes (requirements S15).
+pub const REPORTS_DUE: Table<(Lookup, MessageId), u8> = Table::new(19, "reports_due", 1);
+/// Texts in parts, by what joins them (requirements S8).
+pub const TEXT_PARTS: Table<Lookup, PartSet> = Table::new(20, "text_parts", 1);
+/// Numbers that sent STOP (requirements S22).
+pub const OPT_OUTS: Table<Lookup, OptOut> = Table::new(21, "opt_outs", 1);
+/// How many texts a line sent on a day (days since 1970 in UTC), for its rate cap (requirements S21).
+pub const TEXTS_SENT: Table<(Lookup, u64), u32> = Table::new(22, "texts_sent", 1);
+
+/// What somebody began to write, by writer.
+pub const DRAFTS: Table<(StaffId, ConversationId), Draft> = Table::new(23, "drafts", 1);
+/// Files that were uploaded for a draft and not sent yet.
+pub const UPLOADS: Table<(ConversationId, AttachmentId), Upload> = Table::new(24, "uploads", 1);
+
+pub const STAFF: Table<StaffId, Staff> = Table::new(25, "staff", 1);
+/// Accounts by what one types to log in.
+pub const LOGINS: Table<Lookup, StaffId> = Table::new(26, "logins", 1);
+/// Log-ins, by the HMAC of their cookie.
+pub const SESSIONS: Table<Lookup, Session> = Table::new(27, "sessions", 1);
+/// Bearer tokens, by the HMAC of their secret.
+pub const TOKENS: Table<Lookup, Token> = Table::new(28, "tokens", 1);
+/// One-time links to set a password, by the HMAC of their secret.
+pub const INVITES: Table<Lookup, Invite> = Table::new(29, "invites", 1);
+/// Voicemails that staff handled and that the PBX has not been told about yet.
+pub const TO_MARK_HEARD: Table<MessageId, LineId> = Table::new(30, "to_mark_heard", 1);
+/// Voicemails by line and msg_id.
+pub const VOICEMAILS: Table<Lookup, MessageId> = Table::new(31, "voicemails", 1);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditHead {
+    pub sequence: u64,
+    pub hash: [u8; 32],
+}
+
+/// A raw item: its bytes are kept as they came.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct RawRecord {
+    pub source: SourceKey,
+    pub line: LineId,
+    pub format: RawFormat,
+    pub received_at: Timestamp,
+    pub parts: Vec<(String, Content)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Known {
+    Stored(RawId),
+    /// Older than the practice wanted to import (requirements X4).
+    PassedOver,
+}
+
+/// How often filing was tried (requirements X3).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filing {
+    pub attempts: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxRow {
+    pub conversation: ConversationId,
+    pub channel: Channel,
+    pub line: LineId,
+    pub due_at: Timestamp,
+    /// The intent to hand over is written: after a restart this is unconfirmed.
+    pub handing_over: bool,
+    pub attempts: u16,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartSet {
+    pub first_at: Timestamp,
+    pub message: Option<(ConversationId, MessageId)>,
+    pub parts: Vec<(TextPart, TextContent)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OptOut {
+    pub at: Timestamp,
+}
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draft {
+    pub text: String,
+    pub subject: Option<String>,
+    pub channel: Option<Channel>,
+    pub saved_at: Timestamp,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Upload {
+    pub by: StaffId,
+    pub name: String,
+    pub media_type: String,
+    pub content: Content,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    pub id: SessionId,
+    pub staff: StaffId,
+    pub begun_at: Timestamp,
+    pub active_at: Timestamp,
+}
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    pub id: TokenId,
+    pub name: String,
+    pub staff: StaffId,
+    pub role: Role,
+    pub made_at: Timestamp,
+    pub expires_at: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invite {
+    pub staff: StaffId,
+    pub expires_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_table_number_stands_twice() {
+        let source = include_str!("schema.rs");
+        let mut numbers: Vec<u8> = source
+            .lines()
+            .filter_map(|line| line.split_once("Table::new(")?.1.split(',').next()?.parse().ok())
+            .collect();
+        let count = numbers.len();
+        assert!(count > 20);
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), count);
+    }
+}
