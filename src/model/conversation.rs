@@ -50,6 +50,8 @@ pub struct Conversation {
     pub resolved_at: Option<Timestamp>,
     pub assignee: Option<StaffId>,
     pub last_activity: Timestamp,
+    /// Counts the messages in and out, so that a composer can tell whether it has seen the newest.
+    pub revision: u64,
     /// At most one per category, in the order of [`Category`].
     pub strands: Vec<Strand>,
 }
@@ -63,6 +65,8 @@ pub struct Strand {
     pub waiting_since: Option<Timestamp>,
     /// Sends that failed or may have.
     pub failed: u16,
+    /// The conversation's revision at this strand's newest message in or out. Notes do not count.
+    pub revision: u64,
 }
 
 /// The newest message of a strand, as a list shows it.
@@ -98,10 +102,15 @@ impl Conversation {
         self.visible(sees).filter_map(|strand| strand.waiting_since).min()
     }
 
+    /// What a composer has to have seen before it may send.
+    pub fn cursor(&self, sees: Categories) -> u64 {
+        self.visible(sees).map(|strand| strand.revision).max().unwrap_or(0)
+    }
+
     fn strand_mut(&mut self, category: Category, glimpse: &Glimpse) -> &mut Strand {
         let place = self.strands.iter().position(|strand| strand.category >= category).unwrap_or(self.strands.len());
         if self.strands.get(place).is_none_or(|strand| strand.category != category) {
-            let strand = Strand { category, latest: glimpse.clone(), waiting_since: None, failed: 0 };
+            let strand = Strand { category, latest: glimpse.clone(), waiting_since: None, failed: 0, revision: 0 };
             self.strands.insert(place, strand);
         }
         &mut self.strands[place]
@@ -114,9 +123,15 @@ impl Conversation {
             return;
         }
         let glimpse = glimpse_of(message);
+        let spoken = matches!(message.entry, Entry::Inbound(_) | Entry::Outbound(_));
+        self.revision += u64::from(spoken);
+        let revision = self.revision;
         let strand = self.strand_mut(message.category, &glimpse);
         if (glimpse.at, glimpse.message) >= (strand.latest.at, strand.latest.message) {
             strand.latest = glimpse;
+        }
+        if spoken {
+            strand.revision = revision;
         }
         match &message.entry {
             Entry::Inbound(inbound) if inbound.automatic.is_none() => {
@@ -150,12 +165,13 @@ impl Conversation {
         let was_waiting = self.strands.iter().find(|s| s.category == from).and_then(|s| s.waiting_since);
         let waiting: Vec<(Category, Option<Timestamp>)> =
             self.strands.iter().map(|strand| (strand.category, strand.waiting_since)).collect();
-        let activity = self.last_activity;
+        let revisions: Vec<(Category, u64)> = self.strands.iter().map(|s| (s.category, s.revision)).collect();
+        let (activity, revision) = (self.last_activity, self.revision);
         self.strands.clear();
         for message in messages {
             self.add(message);
         }
-        self.last_activity = activity;
+        (self.last_activity, self.revision) = (activity, revision);
         // Answered strands stay answered; the moved message waits where it now is if it waited before.
         for strand in &mut self.strands {
             let before =
@@ -172,6 +188,10 @@ impl Conversation {
                         && matches!(message.entry, Entry::Inbound(_))
                 })
             });
+            // Whoever comes to see the moved message has not seen it yet.
+            let seen = revisions.iter().find(|(category, _)| *category == strand.category).map_or(0, |(_, r)| *r);
+            let arrived = messages.iter().any(|m| m.id == moved && m.category == strand.category);
+            strand.revision = if arrived { revision } else { seen };
             strand.waiting_since = match (still, moved_here) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),

@@ -78,6 +78,8 @@ pub enum InboundDetail {
         urgent: bool,
         duration_ms: u32,
         audio: Option<Content>,
+        /// Loudness over time for a drawing, 0 to 255 each.
+        peaks: Vec<u8>,
         at_pbx: PbxItem,
         heard: Heard,
     },

@@ -7,6 +7,7 @@ pub mod address;
 pub mod audit;
 pub mod category;
 pub mod conversation;
+pub mod health;
 pub mod ids;
 pub mod intake;
 pub mod line;

@@ -4,7 +4,7 @@
 //! Queued → HandingOver → Sent → Delivered
 //!   │           ├──────→ Queued (refused for now, nothing left)
 //!   │           ├──────→ Failed
-//!   │           └──────→ Unconfirmed → Sent · Queued (asked for) · Failed
+//!   │           └──────→ Unconfirmed → Sent · Delivered · Queued (asked for) · Failed · Cancelled (given up)
 //!   └→ Cancelled                 Sent → Failed (a bounce or a negative report)
 //! ```
 
@@ -37,7 +37,7 @@ pub enum Outbound {
     Failed {
         at: Timestamp,
     },
-    /// Undone before it left.
+    /// Undone before it left, or given up by staff.
     Cancelled {
         at: Timestamp,
     },
@@ -130,6 +130,14 @@ impl Outbound {
         }
     }
 
+    /// A person decided to leave it at that.
+    pub fn give_up(&self, now: Timestamp) -> Result<Self, WrongState> {
+        match self {
+            Self::Unconfirmed { .. } | Self::Failed { .. } => Ok(Self::Cancelled { at: now }),
+            _ => self.refuse("be given up"),
+        }
+    }
+
     /// Undo. Once handed over there is none, and no pretence.
     pub fn cancel(&self, now: Timestamp) -> Result<Self, WrongState> {
         match self {
@@ -188,6 +196,7 @@ mod tests {
         assert_eq!(ok(|s| s.deliver(T)), ["handing over", "sent", "unconfirmed"]);
         assert_eq!(ok(|s| s.send_again(T)), ["unconfirmed", "failed"]);
         assert_eq!(ok(|s| s.cancel(T)), ["queued"]);
+        assert_eq!(ok(|s| s.give_up(T)), ["unconfirmed", "failed"]);
         assert_eq!(ok(|s| s.fail(T)), ["queued", "handing over", "sent", "unconfirmed"]);
     }
 

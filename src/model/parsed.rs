@@ -156,6 +156,8 @@ pub struct ParsedVoicemail {
     pub duration_ms: u32,
     /// PCM WAV that every browser plays; `None` where the audio is missing or unreadable.
     pub audio: Option<Vec<u8>>,
+    /// Loudness over time for a drawing, 0 to 255 each (`voicemail::audio::peaks`, 96 of them); empty without audio.
+    pub peaks: Vec<u8>,
     /// What was wrong, in words for staff.
     pub remarks: Vec<String>,
     /// How to find the item at the PBX again, to mark it heard there.

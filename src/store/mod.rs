@@ -319,25 +319,33 @@ fn answer(
 fn run_group(inner: &Inner, group: &mut [Request]) -> Result<Sequence, StoreError> {
     let mut overlay = BTreeMap::new();
     let mut batches = Vec::new();
+    let mut hooks = Vec::new();
     for request in group {
-        let mut txn =
-            Txn { reader: Reader { inner }, before: &overlay, changes: BTreeMap::new(), read: BTreeMap::new() };
-        if (request.run)(&mut txn) {
-            let changes = std::mem::take(&mut txn.changes);
+        let mut txn = Txn {
+            reader: Reader { inner },
+            before: &overlay,
+            changes: BTreeMap::new(),
+            read: BTreeMap::new(),
+            hooks: Vec::new(),
+        };
+        if (request.run)(&mut txn) && !txn.is_empty() {
             let preconditions = txn.preconditions();
-            drop(txn);
-            if !changes.is_empty() {
-                let list =
-                    changes.iter().map(|(key, value)| Change { key: key.clone(), value: value.clone() }).collect();
-                batches.push(Batch { preconditions, changes: list });
-                overlay.extend(changes);
-            }
+            let changes = std::mem::take(&mut txn.changes);
+            hooks.push(std::mem::take(&mut txn.hooks));
+            let list = changes.iter().map(|(key, value)| Change { key: key.clone(), value: value.clone() }).collect();
+            batches.push(Batch { preconditions, changes: list });
+            overlay.extend(changes);
         }
     }
     if batches.is_empty() {
         return Ok(inner.engine.last());
     }
-    Ok(inner.engine.commit(&batches)?)
+    let last = inner.engine.commit(&batches)?;
+    let first = last + 1 - batches.len() as Sequence;
+    for (place, hooks) in hooks.into_iter().enumerate() {
+        hooks.into_iter().for_each(|hook| hook(first + place as Sequence));
+    }
+    Ok(last)
 }
 
 /// Reading typed records: what [`Reader`] and [`Txn`] share.
@@ -484,7 +492,10 @@ pub struct Txn<'a> {
     changes: Overlay,
     /// Versions of the durable records that were read, so that the engine can refuse what has changed since.
     read: BTreeMap<Vec<u8>, Option<Sequence>>,
+    hooks: Vec<Hook>,
 }
+
+type Hook = Box<dyn FnOnce(Sequence) + Send>;
 
 impl Txn<'_> {
     pub fn put<K: Key, V: Serialize>(&mut self, table: &Table<K, V>, key: &K, value: &V) -> Result<(), StoreError> {
@@ -510,6 +521,17 @@ impl Txn<'_> {
 
     pub fn now(&self) -> crate::model::time::Timestamp {
         self.reader.inner.clock.now()
+    }
+
+    /// Runs `hook` with the commit's number once this transaction is durable, in the order of commits and before
+    /// whoever wrote gets the answer. It runs on the writer, so it must be short.
+    pub fn after_commit(&mut self, hook: impl FnOnce(Sequence) + Send + 'static) {
+        self.hooks.push(Box::new(hook));
+    }
+
+    /// Whether anything was written so far.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
     }
 
     fn preconditions(&mut self) -> Vec<Precondition> {

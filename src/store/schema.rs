@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table::Table;
 use crate::model::{
+    address::{Address, EmailAddress},
     audit::AuditEvent,
     category::Categories,
     conversation::{Contact, Conversation},
@@ -65,13 +66,11 @@ pub const REPORTS_DUE: Table<(Lookup, MessageId), u8> = Table::new(19, "reports_
 pub const TEXT_PARTS: Table<Lookup, PartSet> = Table::new(20, "text_parts", 1);
 /// Numbers that sent STOP (requirements S22).
 pub const OPT_OUTS: Table<Lookup, OptOut> = Table::new(21, "opt_outs", 1);
-/// How many texts a line sent on a day (days since 1970 in UTC), for its rate cap (requirements S21).
-pub const TEXTS_SENT: Table<(Lookup, u64), u32> = Table::new(22, "texts_sent", 1);
+/// What a line sent lately, for its rate caps (requirements S21).
+pub const TEXT_BUDGETS: Table<Lookup, TextBudget> = Table::new(22, "text_budgets", 1);
 
 /// What somebody began to write, by writer.
 pub const DRAFTS: Table<(StaffId, ConversationId), Draft> = Table::new(23, "drafts", 1);
-/// Files that were uploaded for a draft and not sent yet.
-pub const UPLOADS: Table<(ConversationId, AttachmentId), Upload> = Table::new(24, "uploads", 1);
 
 pub const STAFF: Table<StaffId, Staff> = Table::new(25, "staff", 1);
 /// Accounts by what one types to log in.
@@ -130,6 +129,9 @@ pub struct OutboxRow {
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct PartSet {
     pub first_at: Timestamp,
+    pub from: Address,
+    /// The part that came first.
+    pub raw: RawId,
     pub message: Option<(ConversationId, MessageId)>,
     pub parts: Vec<(TextPart, TextContent)>,
 }
@@ -139,20 +141,25 @@ pub struct OptOut {
     pub at: Timestamp,
 }
 
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextBudget {
+    /// Days since 1970 in UTC.
+    pub day: i64,
+    pub sent_today: u32,
+    /// When texts left within the last minute.
+    pub last_minute: Vec<Timestamp>,
+}
+
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draft {
     pub text: String,
+    pub note: String,
     pub subject: Option<String>,
-    pub channel: Option<Channel>,
+    /// The channel and the line to answer by, where chosen.
+    pub way: Option<(Channel, LineId)>,
+    /// Who else gets it; `None` where nothing was chosen.
+    pub cc: Option<Vec<EmailAddress>>,
     pub saved_at: Timestamp,
-}
-
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-pub struct Upload {
-    pub by: StaffId,
-    pub name: String,
-    pub media_type: String,
-    pub content: Content,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,167 @@
+//! The open conversations, kept in memory for lists and counts: a few dozen bytes each, built at start.
+//!
+//! The writer updates it at each commit, before whoever wrote gets the answer, so that a list never lags behind.
+
+use std::{
+    collections::HashMap,
+    sync::{PoisonError, RwLock},
+};
+
+use crate::{
+    model::{
+        category::{Categories, Category},
+        conversation::Conversation,
+        ids::{ContactId, ConversationId, StaffId},
+        time::Timestamp,
+    },
+    store::{Records, Store, StoreError, engine::Direction, schema},
+};
+
+/// Which conversations a list shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Somebody waits for an answer; the longest wait first.
+    NeedsAction,
+    Mine,
+    Unassigned,
+    FailedSends,
+    Resolved,
+    /// What an exact look-up found.
+    Contacts(Vec<ContactId>),
+}
+
+/// The place in a list after which the next page begins: the sort key and id of its last row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    pub at: Timestamp,
+    pub id: ConversationId,
+}
+
+struct Row {
+    assignee: Option<StaffId>,
+    strands: Vec<RowStrand>,
+}
+
+struct RowStrand {
+    category: Category,
+    waiting_since: Option<Timestamp>,
+    failed: bool,
+    latest: Timestamp,
+}
+
+impl Row {
+    fn of(conversation: &Conversation) -> Self {
+        let strands = conversation
+            .strands
+            .iter()
+            .map(|strand| RowStrand {
+                category: strand.category,
+                waiting_since: strand.waiting_since,
+                failed: strand.failed > 0,
+                latest: strand.latest.at,
+            })
+            .collect();
+        Self { assignee: conversation.assignee, strands }
+    }
+
+    fn visible(&self, sees: Categories) -> impl Iterator<Item = &RowStrand> {
+        self.strands.iter().filter(move |strand| sees.contains(strand.category))
+    }
+
+    /// The sort key of this row in a list, if it belongs there.
+    fn place_in(&self, filter: &Filter, me: StaffId, sees: Categories) -> Option<Timestamp> {
+        let latest = self.visible(sees).map(|strand| strand.latest).max()?;
+        match filter {
+            Filter::NeedsAction => self.visible(sees).filter_map(|strand| strand.waiting_since).min(),
+            Filter::Mine => (self.assignee == Some(me)).then_some(latest),
+            Filter::Unassigned => self.assignee.is_none().then_some(latest),
+            Filter::FailedSends => self.visible(sees).any(|strand| strand.failed).then_some(latest),
+            Filter::Resolved | Filter::Contacts(_) => None,
+        }
+    }
+}
+
+/// How many conversations each view holds for one person.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub needs_action: usize,
+    pub mine: usize,
+    pub unassigned: usize,
+    pub failed_sends: usize,
+}
+
+pub(super) struct Board {
+    rows: RwLock<HashMap<ConversationId, Row>>,
+}
+
+impl Board {
+    pub(super) async fn load(store: &Store) -> Result<Self, StoreError> {
+        let rows = store
+            .read::<_, StoreError>(|reader| {
+                let mut rows = HashMap::new();
+                let mut after = None;
+                loop {
+                    let page = reader.list(&schema::OPEN, &(), Direction::Ascending, after.as_ref(), 1_000)?;
+                    let Some((last, ())) = page.last() else { break };
+                    after = Some(*last);
+                    for (id, ()) in page {
+                        if let Some(conversation) = reader.get(&schema::CONVERSATIONS, &id)? {
+                            rows.insert(id, Row::of(&conversation));
+                        }
+                    }
+                }
+                Ok(rows)
+            })
+            .await?;
+        Ok(Self { rows: RwLock::new(rows) })
+    }
+
+    pub(super) fn update(&self, conversation: &Conversation) {
+        let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        if conversation.is_open() {
+            rows.insert(conversation.id, Row::of(conversation));
+        } else {
+            rows.remove(&conversation.id);
+        }
+    }
+
+    pub(super) fn counts(&self, me: StaffId, sees: Categories) -> Counts {
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = Counts::default();
+        for row in rows.values() {
+            let is_in = |filter: &Filter| usize::from(row.place_in(filter, me, sees).is_some());
+            counts.needs_action += is_in(&Filter::NeedsAction);
+            counts.mine += is_in(&Filter::Mine);
+            counts.unassigned += is_in(&Filter::Unassigned);
+            counts.failed_sends += is_in(&Filter::FailedSends);
+        }
+        counts
+    }
+
+    /// A page of a list and whether more follows. Needs action goes by the longest wait, the others by the newest.
+    pub(super) fn page(
+        &self,
+        filter: &Filter,
+        me: StaffId,
+        sees: Categories,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> (Vec<Cursor>, bool) {
+        let oldest_first = *filter == Filter::NeedsAction;
+        let order = |cursor: &Cursor| if oldest_first { cursor.at.millis() } else { -cursor.at.millis() };
+        let rank = |cursor: &Cursor| (order(cursor), cursor.id);
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        let mut hits: Vec<Cursor> = rows
+            .iter()
+            .filter_map(|(id, row)| Some(Cursor { at: row.place_in(filter, me, sees)?, id: *id }))
+            .filter(|cursor| after.is_none_or(|after| rank(cursor) > rank(&after)))
+            .collect();
+        let more = hits.len() > limit;
+        if more {
+            hits.select_nth_unstable_by_key(limit, rank);
+            hits.truncate(limit);
+        }
+        hits.sort_unstable_by_key(rank);
+        (hits, more)
+    }
+}

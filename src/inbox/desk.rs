@@ -1,0 +1,237 @@
+//! One use case at work: a transaction that knows the domain's records and keeps the audit trail.
+
+use std::sync::Arc;
+
+use ring::digest;
+
+use super::{InboxError, Live, Shared};
+use crate::{
+    model::{
+        address::Address,
+        audit::{Action, Actor, AuditEvent, Outcome},
+        conversation::{Contact, Conversation},
+        ids::{ContactId, ConversationId, MessageId},
+        message::{Entry, Event, Message},
+        staff::{Via, Who},
+        time::Timestamp,
+    },
+    store::{
+        Records, StoreError, Txn,
+        schema::{self, AuditHead, Lookup},
+        seal::random,
+    },
+};
+
+pub(super) struct Desk<'a, 'b> {
+    pub txn: &'a mut Txn<'b>,
+    shared: &'a Arc<Shared>,
+    audited: bool,
+    touched: Vec<Conversation>,
+    work: bool,
+}
+
+impl From<&Who> for Actor {
+    fn from(who: &Who) -> Self {
+        let (session, token) = match who.via {
+            Via::Session(id) => (Some(id), None),
+            Via::Token(id) => (None, Some(id)),
+        };
+        Self::Staff { id: who.staff, role: who.role, session, token, address: who.address.clone() }
+    }
+}
+
+impl<'a, 'b> Desk<'a, 'b> {
+    pub fn new(txn: &'a mut Txn<'b>, shared: &'a Arc<Shared>) -> Self {
+        Self { txn, shared, audited: false, touched: Vec::new(), work: false }
+    }
+
+    /// Checks that the change is audited and lets browsers and jobs know once it is durable.
+    pub fn finish(self) {
+        assert!(self.audited || self.txn.is_empty(), "a change of state needs its audit event");
+        let (shared, touched, work) = (self.shared.clone(), self.touched, self.work);
+        if touched.is_empty() && !work {
+            return;
+        }
+        self.txn.after_commit(move |sequence| {
+            for conversation in touched {
+                shared.board.update(&conversation);
+                // Nobody may be listening.
+                let _ = shared.live.send(Live { sequence, conversation: conversation.id });
+            }
+            if work {
+                shared.work.send_modify(|n| *n += 1);
+            }
+        });
+    }
+
+    pub fn practice(&self) -> &super::Practice {
+        &self.shared.practice
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.txn.now()
+    }
+
+    /// Jobs are to look for work once this is durable.
+    pub fn wake_jobs(&mut self) {
+        self.work = true;
+    }
+
+    /// Appends an event to the hash chain.
+    pub fn audit(
+        &mut self,
+        actor: impl Into<Actor>,
+        action: Action,
+        objects: impl IntoIterator<Item = u128>,
+        outcome: Outcome,
+    ) -> Result<(), StoreError> {
+        let head = self.txn.read(&schema::AUDIT_HEAD, &())?.unwrap_or_default();
+        let event = AuditEvent {
+            sequence: head.sequence + 1,
+            at: self.now(),
+            actor: actor.into(),
+            action,
+            objects: objects.into_iter().collect(),
+            outcome,
+            previous: head.hash,
+        };
+        let head = AuditHead { sequence: event.sequence, hash: hash_of(&event) };
+        self.txn.put(&schema::AUDIT, &event.sequence, &event)?;
+        self.txn.put(&schema::AUDIT_HEAD, &(), &head)?;
+        self.audited = true;
+        Ok(())
+    }
+
+    pub fn lookup(&self, purpose: &str, value: &[u8]) -> Lookup {
+        self.txn.lookup(purpose, value)
+    }
+
+    pub fn new_message_id(&self) -> MessageId {
+        MessageId::new(self.now(), random())
+    }
+
+    pub fn conversation(&mut self, id: ConversationId) -> Result<Conversation, InboxError> {
+        self.txn.read(&schema::CONVERSATIONS, &id)?.ok_or(InboxError::NotFound)
+    }
+
+    /// A conversation of which this person may see something.
+    pub fn visible_conversation(&mut self, who: &Who, id: ConversationId) -> Result<Conversation, InboxError> {
+        let conversation = self.conversation(id)?;
+        if conversation.categories().intersects(who.sees()) { Ok(conversation) } else { Err(InboxError::Denied) }
+    }
+
+    pub fn message(&mut self, id: MessageId) -> Result<Message, InboxError> {
+        let home = self.txn.read(&schema::HOMES, &id)?.ok_or(InboxError::NotFound)?;
+        self.txn.read(&schema::MESSAGES, &(home, id))?.ok_or(InboxError::NotFound)
+    }
+
+    pub fn visible_message(&mut self, who: &Who, id: MessageId) -> Result<Message, InboxError> {
+        let message = self.message(id)?;
+        if who.sees().contains(message.category) { Ok(message) } else { Err(InboxError::Denied) }
+    }
+
+    pub fn contact(&mut self, id: ContactId) -> Result<Contact, InboxError> {
+        self.txn.read(&schema::CONTACTS, &id)?.ok_or(InboxError::NotFound)
+    }
+
+    /// Writes a conversation with everything that lists it.
+    pub fn save_conversation(&mut self, conversation: Conversation) -> Result<(), StoreError> {
+        let id = conversation.id;
+        if let Some(old) = self.txn.get(&schema::CONVERSATIONS, &id)?
+            && !old.is_open()
+        {
+            self.txn.delete(&schema::RESOLVED, &(old.last_activity, id));
+        }
+        if conversation.is_open() {
+            self.txn.put(&schema::OPEN, &id, &())?;
+        } else {
+            self.txn.delete(&schema::OPEN, &id);
+            self.txn.put(&schema::RESOLVED, &(conversation.last_activity, id), &conversation.categories())?;
+        }
+        self.txn.put(&schema::BY_CONTACT, &(conversation.contact, id), &())?;
+        self.txn.put(&schema::CONVERSATIONS, &id, &conversation)?;
+        self.touched.retain(|earlier| earlier.id != id);
+        self.touched.push(conversation);
+        Ok(())
+    }
+
+    /// Writes a message where it stands; the caller saves the conversation.
+    pub fn save_message(&mut self, message: &Message) -> Result<(), StoreError> {
+        self.txn.put(&schema::MESSAGES, &(message.conversation, message.id), message)
+    }
+
+    /// Adds a new message to a conversation's timeline; the caller saves the conversation.
+    pub fn append(&mut self, conversation: &mut Conversation, message: &Message) -> Result<(), StoreError> {
+        conversation.add(message);
+        self.txn.put(&schema::HOMES, &message.id, &conversation.id)?;
+        for attachment in message.attachments() {
+            self.txn.put(&schema::ATTACHMENTS, &attachment.id, &message.id)?;
+        }
+        self.save_message(message)
+    }
+
+    /// Notes in the timeline what somebody did.
+    pub fn note_event(
+        &mut self,
+        conversation: &mut Conversation,
+        by: Option<&Who>,
+        category: crate::model::category::Category,
+        what: Event,
+    ) -> Result<(), StoreError> {
+        let message = Message {
+            id: self.new_message_id(),
+            conversation: conversation.id,
+            at: self.now(),
+            category,
+            entry: Entry::Event { by: by.map(|who| who.staff), what },
+        };
+        self.append(conversation, &message)
+    }
+
+    pub fn address_lookup(&self, address: &Address) -> Lookup {
+        self.lookup("address", address.key().as_bytes())
+    }
+
+    /// The contact whom an address belongs to, made where it is new. A name that came with it is kept.
+    pub fn contact_for(&mut self, address: &Address, name: Option<&str>) -> Result<Contact, InboxError> {
+        let lookup = self.address_lookup(address);
+        // Everybody without an address is somebody else.
+        let known = if *address == Address::Unknown { None } else { self.txn.read(&schema::ADDRESSES, &lookup)? };
+        let mut contact = match known {
+            Some(id) => self.contact(id)?,
+            None => {
+                let id = ContactId::new(self.now(), random());
+                self.txn.put(&schema::ADDRESSES, &lookup, &id)?;
+                Contact { id, name: None, addresses: vec![address.clone()], since: self.now() }
+            }
+        };
+        let renamed = name.map(str::trim).filter(|name| !name.is_empty() && contact.name.as_deref() != Some(name));
+        if let Some(name) = renamed {
+            contact.name = Some(name.to_owned());
+            for word in name_words(name) {
+                let lookup = self.lookup("name", word.as_bytes());
+                self.txn.put(&schema::NAMES, &(lookup, contact.id), &())?;
+            }
+        }
+        if known.is_none() || renamed.is_some() {
+            self.txn.put(&schema::CONTACTS, &contact.id, &contact)?;
+        }
+        Ok(contact)
+    }
+}
+
+/// The words of a name as they are looked up: lower case, letters and digits only.
+pub(super) fn name_words(name: &str) -> Vec<String> {
+    let lower = name.to_lowercase();
+    let mut words: Vec<String> =
+        lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    words.sort_unstable();
+    words.dedup();
+    words
+}
+
+/// SHA-256 of an event's encoding: what the next event carries.
+pub(super) fn hash_of(event: &AuditEvent) -> [u8; 32] {
+    let bytes = postcard::to_stdvec(event).expect("an audit event has no unserialisable part");
+    digest::digest(&digest::SHA256, &bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
+}

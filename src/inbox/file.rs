@@ -1,0 +1,416 @@
+//! Filing: a parsed item finds its contact and its conversation.
+//!
+//! A text or voicemail joins its number's open conversation, or reopens one that was resolved at most seven days ago.
+//! Mail joins only by the Message-ID of something that we sent (a reply token: nobody can guess it) or by a reference
+//! to something that the same sender wrote; never by subject (requirements E15). No patient follows from any of this.
+
+use super::{Inbox, InboxError, desk::Desk};
+use crate::{
+    model::{
+        address::{Address, EmailAddress},
+        audit::{Action, Actor, Outcome},
+        category::Category,
+        conversation::{Contact, Conversation, REOPEN_WITHIN_MS},
+        ids::{AttachmentId, ConversationId, MessageId, RawId},
+        line::{Channel, LineId},
+        message::{Attachment, Content, Entry, Event, Heard, Inbound, InboundDetail, Message},
+        outbound::Attempt,
+        parsed::{Automatic, Bounce, Parsed, ParsedFile, ParsedMail, ParsedVoicemail, Unreadable},
+        time::Timestamp,
+    },
+    store::{
+        Records,
+        engine::Direction,
+        schema::{self, RawRecord},
+        seal::random,
+    },
+};
+
+/// After so many failures an item is shown as unreadable instead of being tried again (requirements X3).
+const MAX_ATTEMPTS: u8 = 3;
+/// References of one mail that are looked at, newest first.
+const MAX_REFERENCES: usize = 50;
+
+impl Inbox {
+    /// Files a parsed item, once. What cannot be read becomes a visible item whose raw bytes can be downloaded.
+    pub async fn file(&self, id: RawId, parsed: Result<Parsed, Unreadable>) -> Result<(), InboxError> {
+        let raw = self.raw_record(id).await?;
+        match parsed {
+            Ok(Parsed::Mail(mut mail)) => {
+                let mut attachments = Vec::new();
+                for file in std::mem::take(&mut mail.attachments) {
+                    attachments.push(self.attach(file).await?);
+                }
+                self.once(id, move |desk| file_mail(desk, id, &raw, &mail, &attachments)).await
+            }
+            Ok(Parsed::Text(text)) => self.once(id, move |desk| super::texts::file_text(desk, id, &raw, &text)).await,
+            Ok(Parsed::Report(report)) => {
+                self.once(id, move |desk| super::outbox::file_report(desk, &raw.line, &report)).await
+            }
+            Ok(Parsed::Voicemail(mut voicemail)) => {
+                let audio = match voicemail.audio.take() {
+                    Some(wav) => Some(self.shared.store.deposit(wav).await?),
+                    None => None,
+                };
+                self.once(id, move |desk| file_voicemail(desk, id, &raw, &voicemail, audio.as_ref())).await
+            }
+            Err(unreadable) => self.once(id, move |desk| quarantine(desk, id, &raw, &unreadable.what)).await,
+        }
+    }
+
+    /// Notes that filing went wrong; after three times the item is shown as unreadable.
+    pub async fn filing_failed(&self, id: RawId) -> Result<(), InboxError> {
+        let raw = self.raw_record(id).await?;
+        self.change(move |desk| {
+            let Some(mut filing) = desk.txn.read(&schema::TO_FILE, &id)? else { return Ok(()) };
+            filing.attempts += 1;
+            if filing.attempts >= MAX_ATTEMPTS {
+                desk.txn.delete(&schema::TO_FILE, &id);
+                return quarantine(desk, id, &raw, "reading it failed several times");
+            }
+            desk.txn.put(&schema::TO_FILE, &id, &filing)?;
+            Ok(desk.audit(Actor::Daemon, Action::Filed, [id.0], Outcome::Failed)?)
+        })
+        .await
+    }
+
+    /// Makes a file's bytes durable.
+    pub(super) async fn attach(&self, file: ParsedFile) -> Result<Attachment, InboxError> {
+        Ok(Attachment {
+            id: AttachmentId::new(self.clock().now(), random()),
+            name: file.name,
+            media_type: file.media_type,
+            content_id: file.content_id,
+            content: self.shared.store.deposit(file.bytes).await?,
+        })
+    }
+
+    async fn once(
+        &self,
+        id: RawId,
+        mut file: impl FnMut(&mut Desk<'_, '_>) -> Result<(), InboxError> + Send + 'static,
+    ) -> Result<(), InboxError> {
+        self.change(move |desk| {
+            if desk.txn.read(&schema::TO_FILE, &id)?.is_none() {
+                return Ok(());
+            }
+            desk.txn.delete(&schema::TO_FILE, &id);
+            file(desk)
+        })
+        .await
+    }
+}
+
+/// A new message that came in by a raw item.
+pub(super) struct Arrival<'r> {
+    pub raw: RawId,
+    pub record: &'r RawRecord,
+    pub category: Category,
+}
+
+impl Arrival<'_> {
+    /// Puts the message into the conversation, which is reopened if it was resolved.
+    pub fn enter(
+        &self,
+        desk: &mut Desk<'_, '_>,
+        mut conversation: Conversation,
+        inbound: Inbound,
+    ) -> Result<Message, InboxError> {
+        let message = Message {
+            id: MessageId::new(self.record.received_at, random()),
+            conversation: conversation.id,
+            at: self.record.received_at,
+            category: self.category,
+            entry: Entry::Inbound(Box::new(inbound)),
+        };
+        desk.append(&mut conversation, &message)?;
+        if conversation.resolved_at.is_some() {
+            conversation.resolved_at = None;
+            desk.note_event(&mut conversation, None, self.category, Event::Reopened)?;
+        }
+        desk.audit(
+            Actor::Line(self.record.line.clone()),
+            Action::Filed,
+            [self.raw.0, message.id.0, conversation.id.0],
+            Outcome::Done,
+        )?;
+        desk.save_conversation(conversation)?;
+        Ok(message)
+    }
+}
+
+pub(super) fn location_of(desk: &Desk<'_, '_>, line: &LineId) -> String {
+    let practice = desk.practice();
+    let first = || practice.locations.first().map(|(id, _)| id.clone()).unwrap_or_default();
+    // A line that the configuration no longer has still delivers what it had taken in.
+    practice.lines.get(line).map_or_else(first, |line| line.location.clone())
+}
+
+pub(super) fn new_conversation(desk: &Desk<'_, '_>, contact: &Contact, line: &LineId, at: Timestamp) -> Conversation {
+    Conversation {
+        id: ConversationId::new(at, random()),
+        contact: contact.id,
+        location: location_of(desk, line),
+        resolved_at: None,
+        assignee: None,
+        last_activity: at,
+        revision: 0,
+        strands: Vec::new(),
+    }
+}
+
+/// The conversation that a text or call of this contact continues, else a new one.
+pub(super) fn continued(
+    desk: &mut Desk<'_, '_>,
+    contact: &Contact,
+    line: &LineId,
+    at: Timestamp,
+) -> Result<Conversation, InboxError> {
+    let location = location_of(desk, line);
+    let mut recent = None;
+    for ((_, id), ()) in desk.txn.list(&schema::BY_CONTACT, &contact.id, Direction::Descending, None, 20)? {
+        let conversation = desk.conversation(id)?;
+        if conversation.location != location {
+            continue;
+        }
+        if conversation.is_open() {
+            return Ok(conversation);
+        }
+        let fresh = conversation.resolved_at.is_some_and(|resolved| at.ms_since(resolved) <= REOPEN_WITHIN_MS);
+        if fresh && recent.is_none() {
+            recent = Some(conversation);
+        }
+    }
+    Ok(recent.unwrap_or_else(|| new_conversation(desk, contact, line, at)))
+}
+
+fn message_id_lookup(desk: &Desk<'_, '_>, message_id: &str) -> [u8; 32] {
+    desk.lookup("message id", message_id.as_bytes())
+}
+
+pub(super) fn remember_message_id(
+    desk: &mut Desk<'_, '_>,
+    message_id: &str,
+    message: MessageId,
+) -> Result<(), InboxError> {
+    let lookup = message_id_lookup(desk, message_id);
+    Ok(desk.txn.put(&schema::MESSAGE_IDS, &(lookup, message), &())?)
+}
+
+fn with_message_id(desk: &mut Desk<'_, '_>, message_id: &str) -> Result<Vec<Message>, InboxError> {
+    let lookup = message_id_lookup(desk, message_id);
+    let found = desk.txn.list(&schema::MESSAGE_IDS, &lookup, Direction::Descending, None, 10)?;
+    found.into_iter().map(|((_, id), ())| desk.message(id)).collect()
+}
+
+/// The conversation that a mail answers to.
+fn thread_of(
+    desk: &mut Desk<'_, '_>,
+    references: &[String],
+    sender: &Address,
+) -> Result<Option<Conversation>, InboxError> {
+    for reference in references.iter().rev().take(MAX_REFERENCES) {
+        for message in with_message_id(desk, reference)? {
+            let joins = match &message.entry {
+                Entry::Outbound(_) => true,
+                Entry::Inbound(inbound) => inbound.from == *sender && *sender != Address::Unknown,
+                Entry::Note { .. } | Entry::Event { .. } => false,
+            };
+            if joins {
+                return desk.conversation(message.conversation).map(Some);
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The outbound message that a bounce reports on.
+fn bounced(desk: &mut Desk<'_, '_>, bounce: &Bounce) -> Result<Option<Message>, InboxError> {
+    let Some(original) = &bounce.original_message_id else { return Ok(None) };
+    Ok(with_message_id(desk, original)?.into_iter().find(|message| message.outbound().is_some()))
+}
+
+/// One mail to two addresses of the practice arrives twice: the second copy is noted on the first (requirements E19).
+fn note_second_copy(
+    desk: &mut Desk<'_, '_>,
+    raw: RawId,
+    record: &RawRecord,
+    mail: &ParsedMail,
+    sender: &Address,
+) -> Result<bool, InboxError> {
+    let Some(message_id) = &mail.message_id else { return Ok(false) };
+    for mut message in with_message_id(desk, message_id)? {
+        let Entry::Inbound(first) = &mut message.entry else { continue };
+        let same = first.from == *sender
+            && first.line != record.line
+            && first.text == mail.text
+            && first.subject.as_deref() == Some(&mail.subject);
+        if !same {
+            continue;
+        }
+        let label = desk.practice().lines.get(&record.line).map_or(record.line.as_str(), |line| line.label.as_str());
+        let remark = format!("Also sent to {label}");
+        if !first.remarks.contains(&remark) {
+            first.remarks.push(remark);
+        }
+        desk.save_message(&message)?;
+        desk.audit(Actor::Line(record.line.clone()), Action::Filed, [raw.0, message.id.0], Outcome::Done)?;
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+fn file_mail(
+    desk: &mut Desk<'_, '_>,
+    raw: RawId,
+    record: &RawRecord,
+    mail: &ParsedMail,
+    attachments: &[Attachment],
+) -> Result<(), InboxError> {
+    let sender = mail.from.as_ref().map_or(Address::Unknown, |from| Address::Email(from.address.clone()));
+    if note_second_copy(desk, raw, record, mail, &sender)? {
+        return Ok(());
+    }
+    let own = |address: &EmailAddress| desk.practice().is_own(address);
+    let looped = mail.from.as_ref().is_some_and(|from| own(&from.address));
+    let automatic = mail.automatic.or(looped.then_some(Automatic::Bulk));
+    let name = mail.from.as_ref().and_then(|from| from.name.clone());
+    let mut category = Category::Uncategorised;
+    let mut thread = None;
+    if let Some(bounce) = &mail.bounce
+        && let Some(original) = bounced(desk, bounce)?
+    {
+        category = original.category;
+        report_bounce(desk, original, bounce)?;
+        thread = bounced(desk, bounce)?.map(|message| desk.conversation(message.conversation)).transpose()?;
+    }
+    let thread = match thread {
+        Some(conversation) => Some(conversation),
+        None => thread_of(desk, &mail.references, &sender)?,
+    };
+    let conversation = match thread {
+        Some(conversation) => conversation,
+        None => {
+            let contact = desk.contact_for(&sender, name.as_deref())?;
+            new_conversation(desk, &contact, &record.line, record.received_at)
+        }
+    };
+    let inbound = Inbound {
+        channel: Channel::Mail,
+        line: record.line.clone(),
+        from: sender,
+        from_name: name,
+        sent: mail.sent,
+        subject: Some(mail.subject.clone()),
+        text: mail.text.clone(),
+        html: mail.html.clone(),
+        attachments: attachments.to_vec(),
+        automatic,
+        remarks: mail.remarks.clone(),
+        raw,
+        detail: InboundDetail::Mail {
+            message_id: mail.message_id.clone(),
+            references: mail.references.clone(),
+            reply_to: mail.reply_to.clone(),
+            to: mail.to.clone(),
+            cc: mail.cc.clone(),
+        },
+    };
+    let message = Arrival { raw, record, category }.enter(desk, conversation, inbound)?;
+    if let Some(message_id) = &mail.message_id {
+        remember_message_id(desk, message_id, message.id)?;
+    }
+    Ok(())
+}
+
+/// Takes what a delivery status notification says over to the message that it reports on (requirements E14).
+fn report_bounce(desk: &mut Desk<'_, '_>, mut message: Message, bounce: &Bounce) -> Result<(), InboxError> {
+    let now = desk.now();
+    let category = message.category;
+    let Some(outbound) = message.outbound_mut() else { return Ok(()) };
+    let next = match bounce.action.as_str() {
+        "failed" => outbound.state.fail(now),
+        "delivered" => outbound.state.deliver(now),
+        _ => Ok(outbound.state.clone()),
+    };
+    // A second report on a message whose fate is settled changes nothing.
+    let Ok(next) = next else { return Ok(()) };
+    let (before, after) = (outbound.state.needs_staff(), next.needs_staff());
+    outbound.state = next;
+    let outcome = format!("The mail server reported: {} ({})", bounce.action, bounce.status);
+    outbound.attempts.push(Attempt { at: now, outcome, by: None });
+    let id = message.id;
+    desk.save_message(&message)?;
+    let mut conversation = desk.conversation(message.conversation)?;
+    conversation.count_failed(category, before, after);
+    desk.audit(Actor::Daemon, Action::Reported, [id.0], Outcome::Done)?;
+    Ok(desk.save_conversation(conversation)?)
+}
+
+pub(super) fn voicemail_lookup(desk: &Desk<'_, '_>, line: &LineId, msg_id: &str) -> [u8; 32] {
+    desk.lookup("voicemail", format!("{line}\n{msg_id}").as_bytes())
+}
+
+fn file_voicemail(
+    desk: &mut Desk<'_, '_>,
+    raw: RawId,
+    record: &RawRecord,
+    voicemail: &ParsedVoicemail,
+    audio: Option<&Content>,
+) -> Result<(), InboxError> {
+    let contact = desk.contact_for(&voicemail.caller, voicemail.caller_name.as_deref())?;
+    let conversation = continued(desk, &contact, &record.line, record.received_at)?;
+    let inbound = Inbound {
+        channel: Channel::Voicemail,
+        line: record.line.clone(),
+        from: voicemail.caller.clone(),
+        from_name: voicemail.caller_name.clone(),
+        sent: voicemail.left,
+        subject: None,
+        text: String::new(),
+        html: None,
+        attachments: Vec::new(),
+        automatic: None,
+        remarks: voicemail.remarks.clone(),
+        raw,
+        detail: InboundDetail::Voicemail {
+            mailbox: voicemail.mailbox.clone(),
+            urgent: voicemail.urgent,
+            duration_ms: voicemail.duration_ms,
+            audio: audio.cloned(),
+            peaks: voicemail.peaks.clone(),
+            at_pbx: voicemail.at_pbx.clone(),
+            heard: Heard::No,
+        },
+    };
+    let message = Arrival { raw, record, category: Category::Uncategorised }.enter(desk, conversation, inbound)?;
+    let lookup = voicemail_lookup(desk, &record.line, &voicemail.at_pbx.msg_id);
+    Ok(desk.txn.put(&schema::VOICEMAILS, &lookup, &message.id)?)
+}
+
+fn quarantine(desk: &mut Desk<'_, '_>, raw: RawId, record: &RawRecord, what: &str) -> Result<(), InboxError> {
+    let contact = desk.contact_for(&Address::Unknown, None)?;
+    let conversation = new_conversation(desk, &contact, &record.line, record.received_at);
+    let channel = match record.format {
+        crate::model::intake::RawFormat::Rfc5322 => Channel::Mail,
+        crate::model::intake::RawFormat::SmsPdu => Channel::Sms,
+        crate::model::intake::RawFormat::AsteriskVoicemail => Channel::Voicemail,
+    };
+    let inbound = Inbound {
+        channel,
+        line: record.line.clone(),
+        from: Address::Unknown,
+        from_name: None,
+        sent: None,
+        subject: None,
+        text: String::new(),
+        html: None,
+        attachments: Vec::new(),
+        automatic: None,
+        remarks: vec![what.to_owned()],
+        raw,
+        detail: InboundDetail::Quarantined,
+    };
+    Arrival { raw, record, category: Category::Uncategorised }.enter(desk, conversation, inbound)?;
+    Ok(desk.audit(Actor::Line(record.line.clone()), Action::Quarantined, [raw.0], Outcome::Done)?)
+}

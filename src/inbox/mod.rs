@@ -1,0 +1,216 @@
+//! The use cases: the only writer of domain state.
+//!
+//! Every change commits with its audit event in one batch, and every read of content is audited before the content
+//! leaves: both go through [`Inbox::change`], which refuses a batch without an event.
+
+mod board;
+mod desk;
+mod file;
+mod outbox;
+mod people;
+mod receive;
+mod show;
+mod texts;
+mod work;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::{broadcast, watch};
+
+use self::{board::Board, desk::Desk};
+pub use self::{
+    board::{Counts, Cursor, Filter},
+    outbox::{NextDue, Outgoing},
+    people::{LogIn, NewSession, SessionCheck},
+    show::{ListPage, ListRow, Seen, Timeline, Way},
+    work::{File, Reply},
+};
+use crate::{
+    clock::Clock,
+    model::{
+        address::{Address, EmailAddress},
+        health::{LineHealth, LineState},
+        ids::ConversationId,
+        line::{Channel, LineId},
+        outbound::WrongState,
+    },
+    store::{Store, StoreError, engine::Sequence},
+};
+
+/// Who the practice is and how it is reached, from the configuration.
+#[derive(Clone, Debug)]
+pub struct Practice {
+    pub name: String,
+    /// ISO 3166, two letters: how numbers without `+` are read.
+    pub country: String,
+    /// IANA name such as `America/New_York`: how times are shown.
+    pub time_zone: String,
+    /// Id and name, in the order of the configuration.
+    pub locations: Vec<(String, String)>,
+    pub lines: BTreeMap<LineId, Line>,
+    /// How long a send can be undone, in milliseconds.
+    pub undo_ms: i64,
+}
+
+/// One mailbox, number or voicemail box.
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub channel: Channel,
+    pub location: String,
+    /// As staff read it, such as "Front desk".
+    pub label: String,
+    pub address: Address,
+    /// Texts a minute and a day that this line may send (requirements S21).
+    pub text_caps: Option<(u32, u32)>,
+}
+
+impl Practice {
+    pub fn location_name<'a>(&'a self, id: &'a str) -> &'a str {
+        self.locations.iter().find(|(known, _)| known == id).map_or(id, |(_, name)| name)
+    }
+
+    pub fn lines_of(&self, channel: Channel) -> impl Iterator<Item = (&LineId, &Line)> {
+        self.lines.iter().filter(move |(_, line)| line.channel == channel)
+    }
+
+    fn is_own(&self, address: &EmailAddress) -> bool {
+        self.lines.values().any(|line| line.address.email().is_some_and(|own| own.key() == address.key()))
+    }
+}
+
+/// Something changed that open browsers want to know: never more than ids (DESIGN.md, Audit of lists).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Live {
+    pub sequence: Sequence,
+    pub conversation: ConversationId,
+}
+
+/// Why a use case did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum InboxError {
+    #[error("there is no such thing, or not any more")]
+    NotFound,
+    #[error("your role does not allow this")]
+    Denied,
+    /// A colleague or the correspondent was faster: look at what is new, then send again.
+    #[error("something new arrived in this conversation")]
+    Conflict,
+    #[error(transparent)]
+    WrongState(#[from] WrongState),
+    /// In words for staff.
+    #[error("{0}")]
+    Invalid(String),
+    #[error("the store did not do it")]
+    Store(#[from] StoreError),
+}
+
+struct Shared {
+    store: Store,
+    clock: Clock,
+    practice: Practice,
+    board: Board,
+    live: broadcast::Sender<Live>,
+    /// Rises when there may be something to file, to send or to tell the PBX.
+    work: watch::Sender<u64>,
+    health: watch::Sender<BTreeMap<LineId, LineHealth>>,
+}
+
+/// A handle on the inbox; clones share it.
+#[derive(Clone)]
+pub struct Inbox {
+    shared: Arc<Shared>,
+}
+
+impl Inbox {
+    /// Opens the inbox over a store. Sends whose hand-over was cut off become unconfirmed here.
+    pub async fn open(store: Store, clock: Clock, practice: Practice) -> Result<Self, InboxError> {
+        let board = Board::load(&store).await?;
+        let (live, _) = broadcast::channel(1024);
+        let (work, _) = watch::channel(0);
+        let starting = LineHealth { state: LineState::Starting, since: clock.now(), last_item: None, detail: None };
+        let lines = practice.lines.keys().map(|line| (line.clone(), starting.clone())).collect();
+        let (health, _) = watch::channel(lines);
+        let inbox = Self { shared: Arc::new(Shared { store, clock, practice, board, live, work, health }) };
+        inbox.reconcile_outbox().await?;
+        Ok(inbox)
+    }
+
+    pub fn practice(&self) -> &Practice {
+        &self.shared.practice
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    /// Changes from now on.
+    pub fn live(&self) -> broadcast::Receiver<Live> {
+        self.shared.live.subscribe()
+    }
+
+    /// The number of the last commit.
+    pub fn sequence(&self) -> Sequence {
+        *self.shared.store.committed().borrow()
+    }
+
+    /// The conversations that changed after `after`; `None` where that is too long ago to tell.
+    pub async fn changed_since(&self, after: Sequence) -> Result<Option<Vec<ConversationId>>, InboxError> {
+        static CONVERSATIONS: crate::store::table::Table<ConversationId, crate::model::conversation::Conversation> =
+            crate::store::schema::CONVERSATIONS;
+        Ok(self.shared.store.changed(&CONVERSATIONS, after, 2_000).await?)
+    }
+
+    /// Wakes jobs: something may be there to file, to send or to tell the PBX.
+    pub fn work(&self) -> watch::Receiver<u64> {
+        self.shared.work.subscribe()
+    }
+
+    /// How each line is, and a wake-up when that changes.
+    pub fn health(&self) -> watch::Receiver<BTreeMap<LineId, LineHealth>> {
+        self.shared.health.subscribe()
+    }
+
+    /// Says how a line is. `since` stays where the state is the one before.
+    pub fn report_health(&self, line: &LineId, state: LineState, detail: Option<String>) {
+        let now = self.shared.clock.now();
+        self.shared.health.send_if_modified(|lines| {
+            let Some(health) = lines.get_mut(line) else { return false };
+            let changed = health.state != state || health.detail != detail;
+            if health.state != state {
+                health.since = now;
+            }
+            (health.state, health.detail) = (state, detail);
+            changed
+        });
+    }
+
+    /// Notes that something came in by a line.
+    pub fn report_item(&self, line: &LineId) {
+        let now = self.shared.clock.now();
+        self.shared.health.send_modify(|lines| {
+            if let Some(health) = lines.get_mut(line) {
+                health.last_item = Some(now);
+            }
+        });
+    }
+
+    /// Runs a use case as one atomic, audited change.
+    async fn change<T: Send + 'static>(
+        &self,
+        mut use_case: impl FnMut(&mut Desk<'_, '_>) -> Result<T, InboxError> + Send + 'static,
+    ) -> Result<T, InboxError> {
+        let shared = self.shared.clone();
+        let run = move |txn: &mut crate::store::Txn<'_>| {
+            let mut desk = Desk::new(txn, &shared);
+            let value = use_case(&mut desk)?;
+            desk.finish();
+            Ok(value)
+        };
+        Ok(self.shared.store.write::<T, InboxError>(run).await?.0)
+    }
+
+    /// Makes what was ordered durable and refuses all further writes.
+    pub async fn close(&self) {
+        self.shared.store.close().await;
+    }
+}

@@ -1,0 +1,548 @@
+//! The durable outbox (requirements X9): the intent is written before the first byte leaves, and a send that may have
+//! happened is never repeated by itself.
+
+use super::{Inbox, InboxError, desk::Desk, file, texts};
+use crate::{
+    model::{
+        address::{Address, PhoneNumber},
+        audit::{Action, Actor, Outcome},
+        category::Category,
+        conversation::Conversation,
+        ids::MessageId,
+        line::{Channel, LineId},
+        message::{Entry, Event, Message, OutboundMessage, Recipient, SentPart},
+        outbound::{Answer, Attempt, Outbound},
+        outgoing::{HandOver, OutgoingMail, OutgoingText, Receipt},
+        parsed::{Mailbox, ParsedFile, ReportOutcome, StatusReport},
+        staff::Who,
+        time::Timestamp,
+    },
+    store::{
+        Records, StoreError,
+        engine::Direction,
+        schema::{self, OutboxRow, TextBudget},
+        seal::random,
+    },
+};
+
+const MINUTE_MS: i64 = 60_000;
+const DAY_MS: i64 = 24 * 3600 * 1000;
+/// First and longest wait between tries; each is drawn from zero up to its bound (full jitter, requirements X8).
+const RETRY_FIRST_MS: i64 = 10_000;
+const RETRY_MAX_MS: i64 = 15 * MINUTE_MS;
+/// A report on a text that left longer ago belongs to another one: TP-MR wraps at 256 (requirements S15).
+const REPORT_WINDOW_MS: i64 = 3 * DAY_MS;
+
+/// What a line has to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextDue {
+    Now(MessageId),
+    /// Nothing before this time.
+    At(Timestamp),
+    Nothing,
+}
+
+/// A message on its way to a channel.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outgoing {
+    Mail(Box<OutgoingMail>),
+    Text(OutgoingText),
+}
+
+/// Moves a message to its next state and keeps everything that depends on it true.
+fn advance(
+    desk: &mut Desk<'_, '_>,
+    message: &mut Message,
+    conversation: &mut Conversation,
+    next: Outbound,
+    attempt: Option<Attempt>,
+) -> Result<(), InboxError> {
+    let (id, category) = (message.id, message.category);
+    let outbound = message.outbound_mut().ok_or(InboxError::NotFound)?;
+    conversation.count_failed(category, outbound.state.needs_staff(), next.needs_staff());
+    outbound.attempts.extend(attempt);
+    outbound.state = next;
+    match &outbound.state {
+        Outbound::Queued { due_at } => {
+            let row = desk.txn.read(&schema::OUTBOX, &id)?;
+            let attempts = row.map_or(0, |row| row.attempts);
+            let row = OutboxRow {
+                conversation: conversation.id,
+                channel: outbound.channel,
+                line: outbound.line.clone(),
+                due_at: *due_at,
+                handing_over: false,
+                attempts,
+            };
+            desk.txn.put(&schema::OUTBOX, &id, &row)?;
+            desk.wake_jobs();
+        }
+        Outbound::HandingOver { .. } => {}
+        _ => desk.txn.delete(&schema::OUTBOX, &id),
+    }
+    Ok(desk.save_message(message)?)
+}
+
+/// Queues a new outbound message and gives it to the conversation.
+pub(super) fn queue(
+    desk: &mut Desk<'_, '_>,
+    conversation: &mut Conversation,
+    category: Category,
+    outbound: OutboundMessage,
+    due_at: Timestamp,
+) -> Result<MessageId, InboxError> {
+    let id = desk.new_message_id();
+    let row = OutboxRow {
+        conversation: conversation.id,
+        channel: outbound.channel,
+        line: outbound.line.clone(),
+        due_at,
+        handing_over: false,
+        attempts: 0,
+    };
+    desk.txn.put(&schema::OUTBOX, &id, &row)?;
+    if let Some(message_id) = &outbound.message_id {
+        file::remember_message_id(desk, message_id, id)?;
+    }
+    let entry = Entry::Outbound(Box::new(outbound));
+    let message = Message { id, conversation: conversation.id, at: desk.now(), category, entry };
+    desk.append(conversation, &message)?;
+    desk.wake_jobs();
+    Ok(id)
+}
+
+/// Answers a keyword; goes out even to somebody who opted out (requirements S22).
+pub(super) fn queue_automatic_text(
+    desk: &mut Desk<'_, '_>,
+    conversation: &mut Conversation,
+    line: &LineId,
+    to: &PhoneNumber,
+    text: String,
+) -> Result<(), InboxError> {
+    let due_at = desk.now();
+    let outbound = OutboundMessage {
+        channel: Channel::Sms,
+        line: line.clone(),
+        author: None,
+        to: vec![Recipient { name: None, address: Address::Phone(to.clone()) }],
+        cc: Vec::new(),
+        subject: None,
+        text,
+        attachments: Vec::new(),
+        state: Outbound::Queued { due_at },
+        attempts: Vec::new(),
+        message_id: None,
+        in_reply_to: None,
+        references: Vec::new(),
+        parts: Vec::new(),
+    };
+    let id = queue(desk, conversation, Category::Uncategorised, outbound, due_at)?;
+    Ok(desk.audit(Actor::Daemon, Action::Queued, [id.0, conversation.id.0], Outcome::Done)?)
+}
+
+/// Cancels what is queued to a number that sent STOP. `open` is saved by the caller, other conversations here.
+pub(super) fn cancel_texts_to(
+    desk: &mut Desk<'_, '_>,
+    number: &PhoneNumber,
+    open: &mut Conversation,
+) -> Result<(), InboxError> {
+    let now = desk.now();
+    let rows = desk.txn.list(&schema::OUTBOX, &(), Direction::Ascending, None, usize::MAX)?;
+    for (id, row) in rows {
+        if row.channel != Channel::Sms || row.handing_over {
+            continue;
+        }
+        let mut message = desk.message(id)?;
+        let Some(outbound) = message.outbound() else { continue };
+        if !outbound.to.iter().any(|to| to.address.phone() == Some(number)) {
+            continue;
+        }
+        let next = outbound.state.cancel(now)?;
+        let attempt = Attempt { at: now, outcome: "Not sent: this person asked for no more texts".into(), by: None };
+        if row.conversation == open.id {
+            advance(desk, &mut message, open, next, Some(attempt))?;
+        } else {
+            let mut conversation = desk.conversation(row.conversation)?;
+            advance(desk, &mut message, &mut conversation, next, Some(attempt))?;
+            desk.save_conversation(conversation)?;
+        }
+    }
+    Ok(())
+}
+
+fn report_lookup(desk: &Desk<'_, '_>, line: &LineId, reference: Option<u8>, to: &PhoneNumber) -> [u8; 32] {
+    let reference = reference.map_or("any".to_owned(), |reference| reference.to_string());
+    desk.lookup("report", format!("{line}\n{reference}\n{}", to.as_e164()).as_bytes())
+}
+
+fn text_recipient(outbound: &OutboundMessage) -> Option<PhoneNumber> {
+    outbound.to.first().and_then(|to| to.address.phone()).cloned()
+}
+
+/// The newest text that a report may be about.
+fn reported(desk: &mut Desk<'_, '_>, lookup: &[u8; 32]) -> Result<Option<(Message, u8)>, InboxError> {
+    let newest = desk.txn.list(&schema::REPORTS_DUE, lookup, Direction::Descending, None, 1)?.into_iter().next();
+    let Some(((_, id), part)) = newest else { return Ok(None) };
+    let message = desk.message(id)?;
+    Ok((desk.now().ms_since(message.at) <= REPORT_WINDOW_MS).then_some((message, part)))
+}
+
+/// A status report finds its text by TP-MR and recipient; failing that, a text to this recipient whose hand-over was
+/// cut off, since its references were lost.
+pub(super) fn file_report(desk: &mut Desk<'_, '_>, line: &LineId, report: &StatusReport) -> Result<(), InboxError> {
+    let now = desk.now();
+    let actor = Actor::Line(line.clone());
+    let Some(recipient) = &report.recipient else {
+        return Ok(desk.audit(actor, Action::Reported, [], Outcome::Failed)?);
+    };
+    let exact = report_lookup(desk, line, Some(report.reference), recipient);
+    let lost = report_lookup(desk, line, None, recipient);
+    let (lookup, found) = match reported(desk, &exact)? {
+        Some(found) => (exact, Some(found)),
+        None => (lost, reported(desk, &lost)?),
+    };
+    let Some((mut message, part)) = found else {
+        // A report on something that this program did not send.
+        return Ok(desk.audit(actor, Action::Reported, [], Outcome::Failed)?);
+    };
+    let id = message.id;
+    desk.audit(actor, Action::Reported, [id.0], Outcome::Done)?;
+    if report.outcome == ReportOutcome::Pending {
+        return Ok(());
+    }
+    desk.txn.delete(&schema::REPORTS_DUE, &(lookup, id));
+    let mut conversation = desk.conversation(message.conversation)?;
+    let outbound = message.outbound_mut().ok_or(InboxError::NotFound)?;
+    if let Some(part) = outbound.parts.get_mut(part as usize) {
+        part.delivered = report.outcome == ReportOutcome::Delivered;
+    }
+    let arrived = outbound.parts.iter().all(|part| part.delivered);
+    let (next, words) = match report.outcome {
+        ReportOutcome::Failed => (outbound.state.fail(now), format!("Not delivered (status {})", report.status)),
+        _ if arrived => (outbound.state.deliver(now), "Delivered".to_owned()),
+        _ => (Ok(outbound.state.clone()), "A part was delivered".to_owned()),
+    };
+    // A report after the fate is settled only stays in the audit trail.
+    let Ok(next) = next else { return Ok(()) };
+    advance(desk, &mut message, &mut conversation, next, Some(Attempt { at: now, outcome: words, by: None }))?;
+    Ok(desk.save_conversation(conversation)?)
+}
+
+impl Inbox {
+    /// What this line has to send next, as far as its rate caps allow.
+    pub async fn next_due(&self, line: &LineId) -> Result<NextDue, InboxError> {
+        let now = self.clock().now();
+        let caps = self.practice().lines.get(line).and_then(|line| line.text_caps);
+        let (budget_key, line) = (self.shared.store.lookup("budget", line.as_str().as_bytes()), line.clone());
+        self.shared
+            .store
+            .read::<_, InboxError>(move |r| {
+                let rows = r.list(&schema::OUTBOX, &(), Direction::Ascending, None, usize::MAX)?;
+                let next = rows
+                    .into_iter()
+                    .filter(|(_, row)| row.line == line && !row.handing_over)
+                    .min_by_key(|(id, row)| (row.due_at, *id));
+                let Some((id, row)) = next else { return Ok(NextDue::Nothing) };
+                let free_at = match caps {
+                    Some(caps) => r.get(&schema::TEXT_BUDGETS, &budget_key)?.unwrap_or_default().free_at(caps, now),
+                    None => now,
+                };
+                let at = row.due_at.max(free_at);
+                Ok(if at <= now { NextDue::Now(id) } else { NextDue::At(at) })
+            })
+            .await
+    }
+
+    /// Texts that this line may still send today; `None` where it has no cap.
+    pub async fn texts_left_today(&self, line: &LineId) -> Result<Option<u32>, InboxError> {
+        let Some((_, per_day)) = self.practice().lines.get(line).and_then(|line| line.text_caps) else {
+            return Ok(None);
+        };
+        let (key, day) = (self.shared.store.lookup("budget", line.as_str().as_bytes()), day_of(self.clock().now()));
+        let budget = self
+            .shared
+            .store
+            .read::<_, StoreError>(move |r| r.get(&schema::TEXT_BUDGETS, &key))
+            .await?
+            .filter(|budget| budget.day == day)
+            .unwrap_or_default();
+        Ok(Some(per_day.saturating_sub(budget.sent_today)))
+    }
+
+    /// Writes the intent to hand a message over. `None` where it is not due any more (undone, cancelled).
+    pub async fn begin_hand_over(&self, id: MessageId) -> Result<Option<Outgoing>, InboxError> {
+        let begun = self
+            .change(move |desk| {
+                let now = desk.now();
+                let Some(mut row) = desk.txn.read(&schema::OUTBOX, &id)? else { return Ok(None) };
+                let mut message = desk.message(id)?;
+                let Some(outbound) = message.outbound_mut() else { return Ok(None) };
+                let Ok(next) = outbound.state.begin(now) else { return Ok(None) };
+                outbound.state = next;
+                row.handing_over = true;
+                row.attempts += 1;
+                if row.channel == Channel::Sms {
+                    count_texts(desk, &row.line, 1)?;
+                }
+                desk.txn.put(&schema::OUTBOX, &id, &row)?;
+                desk.save_message(&message)?;
+                let conversation = desk.conversation(message.conversation)?;
+                desk.audit(Actor::Line(row.line), Action::HandOverBegun, [id.0], Outcome::Done)?;
+                desk.save_conversation(conversation)?;
+                Ok(Some(message))
+            })
+            .await?;
+        let Some(message) = begun else { return Ok(None) };
+        let Some(outbound) = message.outbound() else { return Ok(None) };
+        match outbound.channel {
+            Channel::Mail => Ok(Some(Outgoing::Mail(Box::new(self.outgoing_mail(outbound).await?)))),
+            Channel::Sms | Channel::Voicemail => {
+                let to = text_recipient(outbound).ok_or(InboxError::NotFound)?;
+                // The low bits of the id are random: two long texts to one phone do not share a reference.
+                let reference = id.0 as u16;
+                let text = outbound.text.clone();
+                Ok(Some(Outgoing::Text(OutgoingText { line: outbound.line.clone(), to, text, reference })))
+            }
+        }
+    }
+
+    async fn outgoing_mail(&self, outbound: &OutboundMessage) -> Result<OutgoingMail, InboxError> {
+        let line = self.practice().lines.get(&outbound.line).ok_or(InboxError::NotFound)?;
+        let address = line.address.email().ok_or(InboxError::NotFound)?.clone();
+        let mailbox = |recipient: &Recipient| {
+            let address = recipient.address.email()?.clone();
+            Some(Mailbox { name: recipient.name.clone(), address })
+        };
+        let mut attachments = Vec::new();
+        for attachment in &outbound.attachments {
+            attachments.push(ParsedFile {
+                name: attachment.name.clone(),
+                media_type: attachment.media_type.clone(),
+                content_id: None,
+                bytes: self.shared.store.content(attachment.content.clone()).await?,
+            });
+        }
+        Ok(OutgoingMail {
+            line: outbound.line.clone(),
+            from: Mailbox { name: Some(self.practice().name.clone()), address },
+            to: outbound.to.iter().filter_map(mailbox).collect(),
+            cc: outbound.cc.iter().filter_map(mailbox).collect(),
+            reply_to: None,
+            subject: outbound.subject.clone().unwrap_or_default(),
+            message_id: outbound.message_id.clone().ok_or(InboxError::NotFound)?,
+            in_reply_to: outbound.in_reply_to.clone(),
+            references: outbound.references.clone(),
+            text: outbound.text.clone(),
+            attachments,
+            date: self.clock().now(),
+            automatic: outbound.author.is_none(),
+        })
+    }
+
+    /// Writes how a hand-over ended.
+    pub async fn end_hand_over(&self, id: MessageId, ended: HandOver) -> Result<(), InboxError> {
+        let jitter = u64::from_be_bytes(random());
+        self.change(move |desk| {
+            let now = desk.now();
+            let mut message = desk.message(id)?;
+            let mut conversation = desk.conversation(message.conversation)?;
+            let row = desk.txn.read(&schema::OUTBOX, &id)?.ok_or(InboxError::NotFound)?;
+            let outbound = message.outbound_mut().ok_or(InboxError::NotFound)?;
+            let (next, words) = match &ended {
+                HandOver::Accepted(Receipt::Mail { refused }) => {
+                    let words = match refused.len() {
+                        0 => "The mail server took it".to_owned(),
+                        n => format!("The mail server took it, but refused {n} of its recipients"),
+                    };
+                    (outbound.state.accept(now)?, words)
+                }
+                HandOver::Accepted(Receipt::Text { references }) => {
+                    outbound.parts = references.iter().map(|r| SentPart { reference: *r, delivered: false }).collect();
+                    if let Some(to) = text_recipient(outbound) {
+                        for (part, reference) in references.iter().enumerate() {
+                            let lookup = report_lookup(desk, &row.line, Some(*reference), &to);
+                            desk.txn.put(&schema::REPORTS_DUE, &(lookup, id), &(part as u8))?;
+                        }
+                    }
+                    count_texts(desk, &row.line, references.len().saturating_sub(1) as u32)?;
+                    (outbound.state.accept(now)?, "The network took it".to_owned())
+                }
+                HandOver::RetryLater { what, after_ms } => {
+                    let wait = after_ms.map_or_else(|| retry_wait_ms(row.attempts, jitter), |ms| ms as i64);
+                    let words = format!("Not sent yet: {what}. It is tried again by itself");
+                    (outbound.state.postpone(now.plus_ms(wait))?, words)
+                }
+                HandOver::Refused { what } => (outbound.state.fail(now)?, format!("Not sent: {what}")),
+                HandOver::Unknown { what } => {
+                    if let Some(to) = text_recipient(outbound) {
+                        let lookup = report_lookup(desk, &row.line, None, &to);
+                        desk.txn.put(&schema::REPORTS_DUE, &(lookup, id), &0)?;
+                    }
+                    (outbound.state.lose_sight(now)?, format!("It may have been sent: {what}"))
+                }
+            };
+            let outcome = match ended {
+                HandOver::Accepted(_) => Outcome::Done,
+                _ => Outcome::Failed,
+            };
+            advance(desk, &mut message, &mut conversation, next, Some(Attempt { at: now, outcome: words, by: None }))?;
+            desk.audit(Actor::Line(row.line), Action::HandOverEnded, [id.0], outcome)?;
+            Ok(desk.save_conversation(conversation)?)
+        })
+        .await
+    }
+
+    /// After a start: every hand-over that has no end may have happened, or not.
+    pub(super) async fn reconcile_outbox(&self) -> Result<(), InboxError> {
+        self.change(|desk| {
+            let now = desk.now();
+            let rows = desk.txn.list(&schema::OUTBOX, &(), Direction::Ascending, None, usize::MAX)?;
+            for (id, row) in rows.into_iter().filter(|(_, row)| row.handing_over) {
+                let mut message = desk.message(id)?;
+                let mut conversation = desk.conversation(message.conversation)?;
+                let Some(outbound) = message.outbound_mut() else { continue };
+                let next = outbound.state.lose_sight(now)?;
+                if let Some(to) = text_recipient(outbound) {
+                    let lookup = report_lookup(desk, &row.line, None, &to);
+                    desk.txn.put(&schema::REPORTS_DUE, &(lookup, id), &0)?;
+                }
+                let outcome = "It may have been sent: the program was interrupted while sending".to_owned();
+                advance(desk, &mut message, &mut conversation, next, Some(Attempt { at: now, outcome, by: None }))?;
+                desk.audit(Actor::Daemon, Action::HandOverEnded, [id.0], Outcome::Failed)?;
+                desk.save_conversation(conversation)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Takes a send back before it leaves; its text goes back into the writer's draft.
+    pub async fn undo(&self, who: &Who, id: MessageId) -> Result<(), InboxError> {
+        let who = who.clone();
+        self.change(move |desk| {
+            let now = desk.now();
+            let mut message = desk.visible_message(&who, id)?;
+            let mut conversation = desk.conversation(message.conversation)?;
+            let category = message.category;
+            let outbound = message.outbound_mut().ok_or(InboxError::NotFound)?;
+            let next = outbound.state.cancel(now)?;
+            let key = (who.staff, conversation.id);
+            let mut draft = desk.txn.read(&schema::DRAFTS, &key)?.unwrap_or_else(|| super::work::empty_draft(now));
+            if draft.text.trim().is_empty() {
+                draft.text.clone_from(&outbound.text);
+                draft.subject.clone_from(&outbound.subject);
+                draft.way = Some((outbound.channel, outbound.line.clone()));
+                draft.cc = Some(outbound.cc.iter().filter_map(|r| r.address.email().cloned()).collect());
+                desk.txn.put(&schema::DRAFTS, &key, &draft)?;
+            }
+            advance(desk, &mut message, &mut conversation, next, None)?;
+            desk.note_event(&mut conversation, Some(&who), category, Event::SendUndone)?;
+            desk.audit(&who, Action::Undone, [id.0], Outcome::Done)?;
+            Ok(desk.save_conversation(conversation)?)
+        })
+        .await
+    }
+
+    /// What a person says about a send that failed or may have happened.
+    pub async fn decide(&self, who: &Who, id: MessageId, answer: Answer) -> Result<(), InboxError> {
+        let who = who.clone();
+        self.change(move |desk| {
+            let now = desk.now();
+            let mut message = desk.visible_message(&who, id)?;
+            let mut conversation = desk.conversation(message.conversation)?;
+            let outbound = message.outbound_mut().ok_or(InboxError::NotFound)?;
+            let (next, words) = match answer {
+                Answer::ItArrived => (outbound.state.deliver(now)?, "Staff: it arrived"),
+                Answer::SendAgain => {
+                    if let Some(to) = text_recipient(outbound).filter(|_| outbound.author.is_some())
+                        && texts::is_opted_out(desk, &to)?
+                    {
+                        return Err(opted_out());
+                    }
+                    (outbound.state.send_again(now)?, "Staff: send again")
+                }
+                Answer::GiveUp => (outbound.state.give_up(now)?, "Staff: given up"),
+            };
+            let attempt = Attempt { at: now, outcome: words.to_owned(), by: Some(who.staff) };
+            advance(desk, &mut message, &mut conversation, next, Some(attempt))?;
+            desk.audit(&who, Action::Decided, [id.0], Outcome::Done)?;
+            Ok(desk.save_conversation(conversation)?)
+        })
+        .await
+    }
+}
+
+pub(super) fn opted_out() -> InboxError {
+    InboxError::Invalid("This person asked for no more texts (STOP). Call, or write an e-mail.".into())
+}
+
+fn day_of(now: Timestamp) -> i64 {
+    now.millis().div_euclid(DAY_MS)
+}
+
+fn count_texts(desk: &mut Desk<'_, '_>, line: &LineId, texts: u32) -> Result<(), InboxError> {
+    let now = desk.now();
+    let key = desk.lookup("budget", line.as_str().as_bytes());
+    let mut budget = desk.txn.read(&schema::TEXT_BUDGETS, &key)?.unwrap_or_default();
+    budget.count(texts, now);
+    Ok(desk.txn.put(&schema::TEXT_BUDGETS, &key, &budget)?)
+}
+
+impl TextBudget {
+    fn count(&mut self, texts: u32, now: Timestamp) {
+        if self.day != day_of(now) {
+            (self.day, self.sent_today) = (day_of(now), 0);
+        }
+        self.sent_today = self.sent_today.saturating_add(texts);
+        self.last_minute.retain(|at| now.ms_since(*at) < MINUTE_MS);
+        self.last_minute.extend((0..texts).map(|_| now));
+    }
+
+    /// When the next text may leave under caps per minute and day.
+    fn free_at(&self, (per_minute, per_day): (u32, u32), now: Timestamp) -> Timestamp {
+        if self.day == day_of(now) && self.sent_today >= per_day {
+            return Timestamp::from_millis((day_of(now) + 1) * DAY_MS);
+        }
+        let recent: Vec<Timestamp> =
+            self.last_minute.iter().copied().filter(|at| now.ms_since(*at) < MINUTE_MS).collect();
+        match recent.len().checked_sub(per_minute.max(1) as usize) {
+            Some(place) => recent[place].plus_ms(MINUTE_MS),
+            None => now,
+        }
+    }
+}
+
+fn retry_wait_ms(attempts: u16, jitter: u64) -> i64 {
+    let bound = RETRY_FIRST_MS.saturating_mul(1 << attempts.min(10)).min(RETRY_MAX_MS);
+    // At least a second, so that a broken line does not spin.
+    1_000 + (jitter % bound as u64) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caps_hold_texts_back_until_they_may_leave() {
+        let t = |seconds| Timestamp::from_seconds(86_400_i64 * 20_000 + seconds);
+        let mut budget = TextBudget::default();
+        for second in [0, 10, 20] {
+            assert_eq!(budget.free_at((3, 5), t(second)), t(second));
+            budget.count(1, t(second));
+        }
+        assert_eq!(budget.free_at((3, 5), t(30)), t(60));
+        budget.count(2, t(70));
+        assert_eq!(budget.free_at((9, 5), t(200)), t(86_400));
+        assert_eq!(budget.free_at((9, 5), t(86_400)), t(86_400));
+    }
+
+    #[test]
+    fn waits_grow_and_stay_bounded() {
+        for attempts in 0..40 {
+            for jitter in [0, 1, u64::MAX / 2, u64::MAX] {
+                let wait = retry_wait_ms(attempts, jitter);
+                assert!((1_000..=RETRY_MAX_MS + 1_000).contains(&wait));
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Intake: raw first. What a channel hands in is durable with its source key before the source is acknowledged.
+
+use ring::digest;
+
+use super::{Inbox, InboxError};
+use crate::{
+    model::{
+        audit::{Action, Actor, Outcome},
+        ids::RawId,
+        intake::{Intake, NotStored, Raw, RawFormat, RawPart, SourceKey, Stored},
+    },
+    store::{
+        Records, StoreError,
+        schema::{self, Filing, Known, RawRecord},
+        seal::random,
+    },
+};
+
+impl From<InboxError> for NotStored {
+    fn from(error: InboxError) -> Self {
+        Self { source: Box::new(error) }
+    }
+}
+
+impl From<StoreError> for NotStored {
+    fn from(error: StoreError) -> Self {
+        Self { source: Box::new(error) }
+    }
+}
+
+impl Inbox {
+    fn source_lookup(&self, key: &SourceKey) -> [u8; 32] {
+        self.shared.store.lookup("source", &key.to_bytes())
+    }
+
+    async fn store_raw(&self, raw: Raw) -> Result<Stored, InboxError> {
+        let lookup = self.source_lookup(&raw.source);
+        // Known items come again after every failed acknowledgement: no need to write their bytes once more.
+        let known = self.shared.store.read::<_, StoreError>(move |r| r.get(&schema::SOURCES, &lookup)).await?;
+        if let Some(Known::Stored(id)) = known {
+            return Ok(Stored::new(id, true));
+        }
+        let mut hash = digest::Context::new(&digest::SHA256);
+        hash.update(raw.line.as_str().as_bytes());
+        raw.parts.iter().for_each(|part| hash.update(&part.bytes));
+        let same_bytes = self.shared.store.lookup("mail bytes", hash.finish().as_ref());
+        let mut parts = Vec::new();
+        for part in raw.parts {
+            parts.push((part.name, self.shared.store.deposit(part.bytes).await?));
+        }
+        let id = RawId::new(self.clock().now(), random());
+        let record =
+            RawRecord { source: raw.source, line: raw.line, format: raw.format, received_at: raw.received_at, parts };
+        let line = record.line.clone();
+        let stored = self
+            .change(move |desk| {
+                if let Some(Known::Stored(id)) = desk.txn.read(&schema::SOURCES, &lookup)? {
+                    return Ok(Stored::new(id, true));
+                }
+                let actor = Actor::Line(record.line.clone());
+                if let SourceKey::Mail { folder, uid_validity, .. } = &record.source {
+                    // The same bytes under another UIDVALIDITY are the same mail (requirements E1).
+                    if let Some(earlier) = desk.txn.read(&schema::MAIL_BYTES, &same_bytes)?
+                        && let Some(old) = desk.txn.get(&schema::RAWS, &earlier)?
+                        && matches!(&old.source, SourceKey::Mail { folder: f, uid_validity: v, .. }
+                        if f == folder && v != uid_validity)
+                    {
+                        desk.txn.put(&schema::SOURCES, &lookup, &Known::Stored(earlier))?;
+                        desk.audit(actor, Action::Received, [earlier.0], Outcome::Done)?;
+                        return Ok(Stored::new(earlier, true));
+                    }
+                    desk.txn.put(&schema::MAIL_BYTES, &same_bytes, &id)?;
+                }
+                desk.txn.put(&schema::SOURCES, &lookup, &Known::Stored(id))?;
+                desk.txn.put(&schema::RAWS, &id, &record)?;
+                desk.txn.put(&schema::TO_FILE, &id, &Filing::default())?;
+                desk.audit(actor, Action::Received, [id.0], Outcome::Done)?;
+                desk.wake_jobs();
+                Ok(Stored::new(id, false))
+            })
+            .await?;
+        if !stored.was_known() {
+            self.report_item(&line);
+        }
+        Ok(stored)
+    }
+
+    /// Raw items that wait to be filed, oldest first.
+    pub async fn to_file(&self, limit: usize) -> Result<Vec<RawId>, InboxError> {
+        let page = self
+            .shared
+            .store
+            .read::<_, StoreError>(move |r| {
+                r.list(&schema::TO_FILE, &(), crate::store::engine::Direction::Ascending, None, limit)
+            })
+            .await?;
+        Ok(page.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// A raw item with its bytes, for its channel's parser.
+    pub async fn raw(&self, id: RawId) -> Result<(RawFormat, Vec<RawPart>), InboxError> {
+        let record = self.raw_record(id).await?;
+        let mut parts = Vec::new();
+        for (name, content) in record.parts {
+            parts.push(RawPart { name, bytes: self.shared.store.content(content).await? });
+        }
+        Ok((record.format, parts))
+    }
+
+    pub(super) async fn raw_record(&self, id: RawId) -> Result<RawRecord, InboxError> {
+        self.shared.store.read::<_, InboxError>(move |r| r.get(&schema::RAWS, &id)?.ok_or(InboxError::NotFound)).await
+    }
+}
+
+impl Intake for Inbox {
+    async fn receive(&self, raw: Raw) -> Result<Stored, NotStored> {
+        Ok(self.store_raw(raw).await?)
+    }
+
+    async fn unknown(&self, keys: Vec<SourceKey>) -> Result<Vec<SourceKey>, NotStored> {
+        let lookups: Vec<_> = keys.iter().map(|key| self.source_lookup(key)).collect();
+        let known = self
+            .shared
+            .store
+            .read::<Vec<bool>, StoreError>(move |r| {
+                lookups.iter().map(|lookup| Ok(r.get(&schema::SOURCES, lookup)?.is_some())).collect()
+            })
+            .await?;
+        Ok(keys.into_iter().zip(known).filter(|(_, known)| !known).map(|(key, _)| key).collect())
+    }
+
+    async fn pass_over(&self, keys: Vec<SourceKey>) -> Result<(), NotStored> {
+        let Some(first) = keys.first() else { return Ok(()) };
+        let actor = match first {
+            SourceKey::Mail { line, .. } | SourceKey::Voicemail { line, .. } => Actor::Line(line.clone()),
+            SourceKey::Sms { .. } => Actor::Daemon,
+        };
+        // In steps, so that thirty thousand old mails do not hold up everybody else.
+        for step in keys.chunks(500) {
+            let lookups: Vec<_> = step.iter().map(|key| self.source_lookup(key)).collect();
+            let actor = actor.clone();
+            self.change(move |desk| {
+                for lookup in &lookups {
+                    if desk.txn.read(&schema::SOURCES, lookup)?.is_none() {
+                        desk.txn.put(&schema::SOURCES, lookup, &Known::PassedOver)?;
+                    }
+                }
+                Ok(desk.audit(actor.clone(), Action::PassedOver, [lookups.len() as u128], Outcome::Done)?)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,304 @@
+//! Texts: parts become one message (requirements S8), and STOP, START and HELP are answered (requirements S22).
+
+use super::{
+    Inbox, InboxError,
+    desk::Desk,
+    file::{Arrival, continued},
+    outbox,
+};
+use crate::{
+    model::{
+        address::{Address, PhoneNumber},
+        audit::{Action, Actor, Outcome},
+        category::Category,
+        conversation::Conversation,
+        ids::RawId,
+        line::{Channel, LineId},
+        message::{Entry, Event, Inbound, InboundDetail, Message},
+        parsed::{Automatic, ParsedText, TextContent, TextPart},
+    },
+    store::{
+        Records,
+        engine::Direction,
+        schema::{self, OptOut, PartSet, RawRecord},
+    },
+};
+
+/// An incomplete text is shown after this time, counted from its first part.
+const SHOW_PARTS_AFTER_MS: i64 = 5 * 60 * 1000;
+
+/// What a whole text asks this program to do (CTIA Messaging Principles, section 5.1.3, and Spanish equivalents).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keyword {
+    Stop,
+    Start,
+    Help,
+}
+
+/// The keyword that a text is, if it is nothing but one: any case, with punctuation around it.
+fn keyword(text: &str) -> Option<Keyword> {
+    let words: Vec<String> = text
+        .split_whitespace()
+        .map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase())
+        .filter(|word| !word.is_empty())
+        .collect();
+    match words.join(" ").as_str() {
+        "stop" | "stopall" | "stop all" | "quit" | "end" | "revoke" | "opt out" | "opt-out" | "optout" | "cancel"
+        | "unsubscribe" | "alto" | "parar" | "detener" | "cancelar" | "no más" | "no mas" | "basta" => {
+            Some(Keyword::Stop)
+        }
+        "start" | "unstop" | "opt in" | "opt-in" | "empezar" | "comenzar" | "iniciar" => Some(Keyword::Start),
+        "help" | "info" | "ayuda" => Some(Keyword::Help),
+        _ => None,
+    }
+}
+
+fn parts_lookup(desk: &Desk<'_, '_>, line: &LineId, from: &Address, part: &TextPart) -> [u8; 32] {
+    let key = format!("{line}\n{}\n{}\n{}\n{}", from.key(), part.reference, part.reference_bits, part.total);
+    desk.lookup("text parts", key.as_bytes())
+}
+
+/// Text of the parts in order; UTF-16 is decoded after joining, so that a pair split over two parts survives.
+fn join(parts: &[&TextContent]) -> String {
+    let mut text = String::new();
+    let mut units = Vec::new();
+    for part in parts {
+        if let TextContent::Utf16(more) = part {
+            units.extend_from_slice(more);
+            continue;
+        }
+        text.push_str(&String::from_utf16_lossy(&units));
+        units.clear();
+        match part {
+            TextContent::Text(more) => text.push_str(more),
+            TextContent::Utf16(_) => {}
+            TextContent::Picture => text.push_str("[picture message]"),
+            TextContent::Data => text.push_str("[data]"),
+        }
+    }
+    text.push_str(&String::from_utf16_lossy(&units));
+    text
+}
+
+pub(super) fn file_text(
+    desk: &mut Desk<'_, '_>,
+    raw: RawId,
+    record: &RawRecord,
+    text: &ParsedText,
+) -> Result<(), InboxError> {
+    let Some(part) = text.part.filter(|part| part.total > 1) else {
+        let (body, remarks) = match &text.content {
+            TextContent::Picture => (String::new(), vec!["Picture message, cannot be shown".to_owned()]),
+            TextContent::Data => (String::new(), vec!["Data message, cannot be shown".to_owned()]),
+            content => (join(&[content]), Vec::new()),
+        };
+        return enter(desk, raw, record, text, body, remarks, None).map(|_| ());
+    };
+    let lookup = parts_lookup(desk, &record.line, &text.from, &part);
+    let mut set = desk.txn.read(&schema::TEXT_PARTS, &lookup)?.unwrap_or_else(|| PartSet {
+        first_at: desk.now(),
+        from: text.from.clone(),
+        raw,
+        message: None,
+        parts: Vec::new(),
+    });
+    if !set.parts.iter().any(|(known, _)| known.number == part.number) {
+        set.parts.push((part, text.content.clone()));
+        set.parts.sort_by_key(|(part, _)| part.number);
+    }
+    let missing = part.total - set.parts.len() as u8;
+    match set.message {
+        Some((_, id)) => {
+            let mut message = desk.message(id)?;
+            if let Entry::Inbound(inbound) = &mut message.entry {
+                inbound.text = shown(&set, part.total);
+                inbound.detail = InboundDetail::Text { missing: (missing > 0).then_some((missing, part.total)) };
+            }
+            desk.save_message(&message)?;
+            let conversation = desk.conversation(message.conversation)?;
+            desk.save_conversation(conversation)?;
+            desk.audit(Actor::Line(record.line.clone()), Action::Filed, [raw.0, id.0], Outcome::Done)?;
+        }
+        None if missing == 0 => {
+            enter(desk, raw, record, text, shown(&set, part.total), Vec::new(), None)?;
+        }
+        None => desk.audit(Actor::Line(record.line.clone()), Action::Filed, [raw.0], Outcome::Done)?,
+    }
+    if missing == 0 {
+        desk.txn.delete(&schema::TEXT_PARTS, &lookup);
+    } else {
+        desk.txn.put(&schema::TEXT_PARTS, &lookup, &set)?;
+    }
+    Ok(())
+}
+
+/// The text so far, with "[…]" where parts are missing.
+fn shown(set: &PartSet, total: u8) -> String {
+    let mut text = String::new();
+    let mut run = Vec::new();
+    for number in 1..=total {
+        match set.parts.iter().find(|(part, _)| part.number == number) {
+            Some((_, content)) => run.push(content),
+            None => {
+                text.push_str(&join(&run));
+                run.clear();
+                if !text.ends_with("[…]") {
+                    text.push_str("[…]");
+                }
+            }
+        }
+    }
+    text.push_str(&join(&run));
+    text
+}
+
+fn enter(
+    desk: &mut Desk<'_, '_>,
+    raw: RawId,
+    record: &RawRecord,
+    text: &ParsedText,
+    body: String,
+    remarks: Vec<String>,
+    missing: Option<(u8, u8)>,
+) -> Result<Message, InboxError> {
+    let contact = desk.contact_for(&text.from, None)?;
+    let conversation = continued(desk, &contact, &record.line, record.received_at)?;
+    let id = conversation.id;
+    let asked = keyword(&body).zip(text.from.phone());
+    let inbound = Inbound {
+        channel: Channel::Sms,
+        line: record.line.clone(),
+        from: text.from.clone(),
+        from_name: None,
+        sent: text.sent,
+        subject: None,
+        text: body,
+        html: None,
+        attachments: Vec::new(),
+        // A keyword is answered here; nobody waits for staff.
+        automatic: asked.map(|_| Automatic::Reply),
+        remarks,
+        raw,
+        detail: InboundDetail::Text { missing },
+    };
+    let message = Arrival { raw, record, category: Category::Uncategorised }.enter(desk, conversation, inbound)?;
+    if let Some((keyword, number)) = asked {
+        let conversation = desk.conversation(id)?;
+        answer_keyword(desk, conversation, &record.line, keyword, number)?;
+    }
+    Ok(message)
+}
+
+pub(super) fn opt_out_lookup(desk: &Desk<'_, '_>, number: &PhoneNumber) -> [u8; 32] {
+    desk.lookup("opt out", number.as_e164().as_bytes())
+}
+
+pub(super) fn is_opted_out(desk: &mut Desk<'_, '_>, number: &PhoneNumber) -> Result<bool, InboxError> {
+    let lookup = opt_out_lookup(desk, number);
+    Ok(desk.txn.read(&schema::OPT_OUTS, &lookup)?.is_some())
+}
+
+fn answer_keyword(
+    desk: &mut Desk<'_, '_>,
+    mut conversation: Conversation,
+    line: &LineId,
+    keyword: Keyword,
+    number: &PhoneNumber,
+) -> Result<(), InboxError> {
+    let lookup = opt_out_lookup(desk, number);
+    let opted_out = desk.txn.read(&schema::OPT_OUTS, &lookup)?.is_some();
+    let practice = desk.practice().name.clone();
+    let (answer, event) = match (keyword, opted_out) {
+        // One confirmation; asking again is not answered again.
+        (Keyword::Stop, true) => (None, None),
+        (Keyword::Stop, false) => {
+            let at = desk.now();
+            desk.txn.put(&schema::OPT_OUTS, &lookup, &OptOut { at })?;
+            outbox::cancel_texts_to(desk, number, &mut conversation)?;
+            desk.audit(Actor::Line(line.clone()), Action::OptedOut, [conversation.contact.0], Outcome::Done)?;
+            let answer = format!("{practice}: you will get no more texts from us. Reply START to get them again.");
+            (Some(answer), Some(Event::OptedOut))
+        }
+        (Keyword::Start, true) => {
+            desk.txn.delete(&schema::OPT_OUTS, &lookup);
+            desk.audit(Actor::Line(line.clone()), Action::OptedIn, [conversation.contact.0], Outcome::Done)?;
+            let answer = format!("{practice}: you will get our texts again. Reply STOP to end them.");
+            (Some(answer), Some(Event::OptedIn))
+        }
+        (Keyword::Start, false) => (None, None),
+        (Keyword::Help, _) => {
+            let answer = format!(
+                "{practice}: texts about your care. Reply STOP to end them. In an emergency call your local emergency \
+                 number."
+            );
+            (Some(answer), None)
+        }
+    };
+    if let Some(event) = event {
+        desk.note_event(&mut conversation, None, Category::Uncategorised, event)?;
+    }
+    if let Some(text) = answer {
+        outbox::queue_automatic_text(desk, &mut conversation, line, number, text)?;
+    }
+    Ok(desk.save_conversation(conversation)?)
+}
+
+impl Inbox {
+    /// Shows texts of which parts are missing for too long, marked incomplete; they complete later. Gives how many.
+    pub async fn show_incomplete_texts(&self) -> Result<usize, InboxError> {
+        self.change(|desk| {
+            let now = desk.now();
+            let waiting = desk.txn.list(&schema::TEXT_PARTS, &(), Direction::Ascending, None, 1_000)?;
+            let mut count = 0;
+            for (lookup, mut set) in waiting {
+                if set.message.is_some() || now.ms_since(set.first_at) < SHOW_PARTS_AFTER_MS {
+                    continue;
+                }
+                let (Some(record), Some((part, _))) = (desk.txn.get(&schema::RAWS, &set.raw)?, set.parts.first())
+                else {
+                    continue;
+                };
+                let missing = part.total - set.parts.len() as u8;
+                let text = ParsedText {
+                    from: set.from.clone(),
+                    content: TextContent::Text(String::new()),
+                    sent: None,
+                    part: None,
+                };
+                let body = shown(&set, part.total);
+                let total = part.total;
+                let message = enter(desk, set.raw, &record, &text, body, Vec::new(), Some((missing, total)))?;
+                set.message = Some((message.conversation, message.id));
+                desk.txn.put(&schema::TEXT_PARTS, &lookup, &set)?;
+                count += 1;
+            }
+            Ok(count)
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_message_is_a_keyword() {
+        for text in ["STOP", " stop. ", "Stop!!", "Opt out", "OPT-OUT", "unsubscribe", "no más", "¡Alto!", "«cancelar»"]
+        {
+            assert_eq!(keyword(text), Some(Keyword::Stop), "{text}");
+        }
+        for text in ["should I stop the pills?", "stop it please", "", "...", "no", "end of month?"] {
+            assert_eq!(keyword(text), None, "{text}");
+        }
+        assert_eq!(keyword("Start"), Some(Keyword::Start));
+        assert_eq!(keyword("help?"), Some(Keyword::Help));
+    }
+
+    #[test]
+    fn an_emoji_that_was_split_over_two_parts_is_whole_again() {
+        let units: Vec<u16> = "hi 🙂!".encode_utf16().collect();
+        let (first, second) = units.split_at(4);
+        assert_eq!(join(&[&TextContent::Utf16(first.to_vec()), &TextContent::Utf16(second.to_vec())]), "hi 🙂!");
+    }
+}
