@@ -1,1 +1,273 @@
-fn main() {}
+//! Arguments in, exit codes out. What the program does is in the library.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use frontdesk::{
+    admin::{self, Answer, Request},
+    app::{self, demo, doctor, init},
+    config,
+    config::Config,
+    model::staff::Role,
+};
+
+/// One encrypted inbox for a medical practice's mail, texts and voicemail.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    /// The configuration.
+    #[arg(long, global = true, default_value = config::DEFAULT_PATH, value_name = "FILE")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon (systemd does this)
+    Serve,
+    /// Run a simulated practice to look at and to train with
+    Demo {
+        /// Where it keeps its store; only a directory that an earlier demo made is wiped
+        #[arg(long, default_value = "var/demo", value_name = "DIRECTORY")]
+        directory: PathBuf,
+        /// Where browsers are served
+        #[arg(long, default_value = "127.0.0.1:8443")]
+        listen: std::net::SocketAddr,
+        /// Seconds between two messages, on average
+        #[arg(long, default_value_t = 8.0, value_parser = parse_pace)]
+        pace: f64,
+        /// The same seed gives the same patients
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Make key, certificate, store and the first account, once
+    Init {
+        /// The first administrator's log-in name
+        #[arg(long, value_name = "NAME")]
+        admin: String,
+        /// Keep the key encrypted for this machine instead of in a file
+        #[arg(long, value_enum)]
+        seal: Option<Seal>,
+    },
+    /// Check the configuration and say what is wrong
+    CheckConfig,
+    /// Look at configuration, keys, store and channels, and say what to do
+    Doctor,
+    /// Accounts of the running daemon
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Bearer tokens for the API of the running daemon
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Seal {
+    /// By systemd-creds: TPM2 where there is one, else the host's key
+    Host,
+}
+
+#[derive(Subcommand)]
+enum UserCommand {
+    /// Add an account and print its one-time link
+    Add {
+        login: String,
+        /// As colleagues read it
+        #[arg(long)]
+        name: String,
+        #[arg(long, value_parser = parse_role)]
+        role: Role,
+    },
+    /// Print a new one-time link to set a password
+    Link {
+        login: String,
+    },
+    List,
+    /// End an account's sessions and tokens, and let it in no more
+    Disable {
+        login: String,
+    },
+    Enable {
+        login: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Make a token that acts with an account's rights, and print it once
+    Create {
+        login: String,
+        /// What it is for
+        #[arg(long, default_value = "API")]
+        name: String,
+        /// Valid for so many days, 1 to 366
+        #[arg(long, default_value_t = 90)]
+        days: u32,
+    },
+    List,
+    /// End a token, by the id that `list` shows
+    Revoke {
+        id: String,
+    },
+}
+
+fn parse_role(text: &str) -> Result<Role, String> {
+    let known = || Role::ALL.map(Role::slug).join(", ");
+    Role::from_slug(text).ok_or_else(|| format!("expected one of: {}", known()))
+}
+
+fn parse_pace(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|pace| (0.2..=3600.0).contains(pace)).ok_or_else(|| "expected 0.2 to 3600".to_owned())
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_logging(matches!(arguments.command, Command::Demo { .. }));
+    rustls::crypto::ring::default_provider().install_default().expect("nobody else installed a provider");
+    // Root's init changes the user before any thread exists.
+    if let Command::Init { admin, seal } = &arguments.command {
+        return finish(init::run(&arguments.config, admin, seal.is_some()));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the runtime starts");
+    runtime.block_on(run(arguments))
+}
+
+async fn run(arguments: Arguments) -> ExitCode {
+    let path = arguments.config;
+    match arguments.command {
+        Command::Serve => match Config::load(&path) {
+            Ok(config) => finish_app(app::serve(config).await),
+            Err(error) => finish_app(Err(error.into())),
+        },
+        Command::Demo { directory, listen, pace, seed } => {
+            let options = demo::Options { directory, listen, pace_s: pace, seed };
+            finish(demo::run(options).await)
+        }
+        Command::CheckConfig => match Config::load(&path) {
+            Ok(_) => say(&format!("{} is right", path.display())),
+            Err(error) => complain(&error.to_string(), 78),
+        },
+        Command::Doctor => {
+            let findings = doctor::examine(&path).await;
+            let colour = std::io::stdout().is_terminal();
+            for finding in &findings {
+                let mark = match (finding.good, colour) {
+                    (true, true) => "\x1b[32m✓\x1b[0m",
+                    (false, true) => "\x1b[31m✗\x1b[0m",
+                    (true, false) => "ok  ",
+                    (false, false) => "BAD ",
+                };
+                print(&format!("{mark} {}", finding.what));
+            }
+            if findings.iter().all(|finding| finding.good) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Command::User { command } => {
+            let request = match command {
+                UserCommand::Add { login, name, role } => Request::AddUser { login, name, role },
+                UserCommand::Link { login } => Request::LinkUser { login },
+                UserCommand::List => Request::ListUsers,
+                UserCommand::Disable { login } => Request::SetUserDisabled { login, disabled: true },
+                UserCommand::Enable { login } => Request::SetUserDisabled { login, disabled: false },
+            };
+            ask(&path, &request).await
+        }
+        Command::Token { command } => {
+            let request = match command {
+                TokenCommand::Create { login, name, days } => Request::CreateToken { login, name, days },
+                TokenCommand::List => Request::ListTokens,
+                TokenCommand::Revoke { id } => Request::RevokeToken { id },
+            };
+            ask(&path, &request).await
+        }
+        Command::Init { .. } => unreachable!("init ran before the runtime"),
+    }
+}
+
+async fn ask(path: &Path, request: &Request) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => return complain(&error.to_string(), 78),
+    };
+    match admin::ask(&config.admin.socket, request).await {
+        Ok(Answer::Done) => say("done"),
+        Ok(Answer::Link(secret)) => {
+            say(&format!("One-time link, valid for three days:\n{}", app::link(&config, &secret)))
+        }
+        Ok(Answer::Token(secret)) => say(&format!("Shown once, keep it safe:\n{secret}")),
+        Ok(Answer::Rows(rows)) => {
+            rows.iter().for_each(|row| print(&row.join("\t")));
+            ExitCode::SUCCESS
+        }
+        Ok(Answer::Findings(findings)) => {
+            findings.iter().for_each(|finding| print(&finding.what));
+            ExitCode::SUCCESS
+        }
+        Ok(Answer::Error(what)) => complain(&what, 1),
+        Err(error) => complain(&error.to_string(), 1),
+    }
+}
+
+/// Prints a line; a reader who went away (`| head`) is no error.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn say(text: &str) -> ExitCode {
+    print(text);
+    ExitCode::SUCCESS
+}
+
+fn complain(text: &str, code: u8) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "frontdesk: {text}");
+    ExitCode::from(code)
+}
+
+fn finish_app(ended: Result<(), app::AppError>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = error.exit_code();
+            complain(&chain(&error), code)
+        }
+    }
+}
+
+fn finish<E: std::error::Error>(ended: Result<(), E>) -> ExitCode {
+    ended.map_or_else(|error| complain(&chain(&error), 1), |()| ExitCode::SUCCESS)
+}
+
+/// An error with its causes, each said once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !words.contains(&text) {
+            words = format!("{words}: {text}");
+        }
+        source = cause.source();
+    }
+    words
+}
+
+/// To the journal where systemd listens, else to standard error. `RUST_LOG` chooses what.
+fn start_logging(quiet: bool) {
+    use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+    let usual = if quiet { "warn" } else { "info" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
+    let registry = tracing_subscriber::registry().with(filter);
+    let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
+    match tracing_journald::layer().ok().filter(|_| under_systemd) {
+        Some(journal) => registry.with(journal).init(),
+        None => registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).init(),
+    }
+}

@@ -1,4 +1,5 @@
-//! The open conversations, kept in memory for lists and counts: a few dozen bytes each, built at start.
+//! The open conversations, and resolved ones with failed sends, kept in memory for lists and counts: a few dozen bytes
+//! each, built at start.
 //!
 //! The writer updates it at each commit, before whoever wrote gets the answer, so that a list never lags behind.
 
@@ -38,6 +39,7 @@ pub struct Cursor {
 }
 
 struct Row {
+    is_open: bool,
     assignee: Option<StaffId>,
     strands: Vec<RowStrand>,
 }
@@ -61,7 +63,7 @@ impl Row {
                 latest: strand.latest.at,
             })
             .collect();
-        Self { assignee: conversation.assignee, strands }
+        Self { is_open: conversation.is_open(), assignee: conversation.assignee, strands }
     }
 
     fn visible(&self, sees: Categories) -> impl Iterator<Item = &RowStrand> {
@@ -72,10 +74,12 @@ impl Row {
     fn place_in(&self, filter: &Filter, me: StaffId, sees: Categories) -> Option<Timestamp> {
         let latest = self.visible(sees).map(|strand| strand.latest).max()?;
         match filter {
+            // An answer that did not leave is everybody's business, also where it was to be the last word.
+            Filter::FailedSends => self.visible(sees).any(|strand| strand.failed).then_some(latest),
+            _ if !self.is_open => None,
             Filter::NeedsAction => self.visible(sees).filter_map(|strand| strand.waiting_since).min(),
             Filter::Mine => (self.assignee == Some(me)).then_some(latest),
             Filter::Unassigned => self.assignee.is_none().then_some(latest),
-            Filter::FailedSends => self.visible(sees).any(|strand| strand.failed).then_some(latest),
             Filter::Resolved | Filter::Contacts(_) => None,
         }
     }
@@ -88,6 +92,11 @@ pub struct Counts {
     pub mine: usize,
     pub unassigned: usize,
     pub failed_sends: usize,
+}
+
+/// Whether a list other than that of resolved conversations may show it.
+pub(super) fn is_on_board(conversation: &Conversation) -> bool {
+    conversation.is_open() || conversation.has_failed_sends()
 }
 
 pub(super) struct Board {
@@ -118,7 +127,7 @@ impl Board {
 
     pub(super) fn update(&self, conversation: &Conversation) {
         let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
-        if conversation.is_open() {
+        if is_on_board(conversation) {
             rows.insert(conversation.id, Row::of(conversation));
         } else {
             rows.remove(&conversation.id);

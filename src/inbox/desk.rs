@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ring::digest;
 
-use super::{InboxError, Live, Shared};
+use super::{InboxError, Live, Shared, board::is_on_board};
 use crate::{
     model::{
         address::Address,
@@ -142,10 +142,12 @@ impl<'a, 'b> Desk<'a, 'b> {
         {
             self.txn.delete(&schema::RESOLVED, &(old.last_activity, id));
         }
-        if conversation.is_open() {
+        if is_on_board(&conversation) {
             self.txn.put(&schema::OPEN, &id, &())?;
         } else {
             self.txn.delete(&schema::OPEN, &id);
+        }
+        if !conversation.is_open() {
             self.txn.put(&schema::RESOLVED, &(conversation.last_activity, id), &conversation.categories())?;
         }
         self.txn.put(&schema::BY_CONTACT, &(conversation.contact, id), &())?;
@@ -201,7 +203,9 @@ impl<'a, 'b> Desk<'a, 'b> {
             Some(id) => self.contact(id)?,
             None => {
                 let id = ContactId::new(self.now(), random());
-                self.txn.put(&schema::ADDRESSES, &lookup, &id)?;
+                if *address != Address::Unknown {
+                    self.txn.put(&schema::ADDRESSES, &lookup, &id)?;
+                }
                 Contact { id, name: None, addresses: vec![address.clone()], since: self.now() }
             }
         };

@@ -4,7 +4,7 @@
 //! Mail joins only by the Message-ID of something that we sent (a reply token: nobody can guess it) or by a reference
 //! to something that the same sender wrote; never by subject (requirements E15). No patient follows from any of this.
 
-use super::{Inbox, InboxError, desk::Desk};
+use super::{Inbox, InboxError, desk::Desk, reports};
 use crate::{
     model::{
         address::{Address, EmailAddress},
@@ -14,7 +14,6 @@ use crate::{
         ids::{AttachmentId, ConversationId, MessageId, RawId},
         line::{Channel, LineId},
         message::{Attachment, Content, Entry, Event, Heard, Inbound, InboundDetail, Message},
-        outbound::Attempt,
         parsed::{Automatic, Bounce, Parsed, ParsedFile, ParsedMail, ParsedVoicemail, Unreadable},
         time::Timestamp,
     },
@@ -30,6 +29,10 @@ use crate::{
 const MAX_ATTEMPTS: u8 = 3;
 /// References of one mail that are looked at, newest first.
 const MAX_REFERENCES: usize = 50;
+/// Mails of one Message-ID that are looked at: careless senders reuse theirs (requirements E3).
+const MAX_SAME_ID: usize = 10;
+/// Conversations of one contact, newest first, among which the one to go on with is looked for.
+const MAX_RECENT: usize = 200;
 
 impl Inbox {
     /// Files a parsed item, once. What cannot be read becomes a visible item whose raw bytes can be downloaded.
@@ -45,7 +48,7 @@ impl Inbox {
             }
             Ok(Parsed::Text(text)) => self.once(id, move |desk| super::texts::file_text(desk, id, &raw, &text)).await,
             Ok(Parsed::Report(report)) => {
-                self.once(id, move |desk| super::outbox::file_report(desk, &raw.line, &report)).await
+                self.once(id, move |desk| reports::file_report(desk, &raw.line, &report)).await
             }
             Ok(Parsed::Voicemail(mut voicemail)) => {
                 let audio = match voicemail.audio.take() {
@@ -63,7 +66,7 @@ impl Inbox {
         let raw = self.raw_record(id).await?;
         self.change(move |desk| {
             let Some(mut filing) = desk.txn.read(&schema::TO_FILE, &id)? else { return Ok(()) };
-            filing.attempts += 1;
+            filing.attempts = filing.attempts.saturating_add(1);
             if filing.attempts >= MAX_ATTEMPTS {
                 desk.txn.delete(&schema::TO_FILE, &id);
                 return quarantine(desk, id, &raw, "reading it failed several times");
@@ -168,7 +171,7 @@ pub(super) fn continued(
 ) -> Result<Conversation, InboxError> {
     let location = location_of(desk, line);
     let mut recent = None;
-    for ((_, id), ()) in desk.txn.list(&schema::BY_CONTACT, &contact.id, Direction::Descending, None, 20)? {
+    for ((_, id), ()) in desk.txn.list(&schema::BY_CONTACT, &contact.id, Direction::Descending, None, MAX_RECENT)? {
         let conversation = desk.conversation(id)?;
         if conversation.location != location {
             continue;
@@ -197,9 +200,15 @@ pub(super) fn remember_message_id(
     Ok(desk.txn.put(&schema::MESSAGE_IDS, &(lookup, message), &())?)
 }
 
+/// Mails with this Message-ID: the first, which nobody can have copied, then the newest.
 fn with_message_id(desk: &mut Desk<'_, '_>, message_id: &str) -> Result<Vec<Message>, InboxError> {
     let lookup = message_id_lookup(desk, message_id);
-    let found = desk.txn.list(&schema::MESSAGE_IDS, &lookup, Direction::Descending, None, 10)?;
+    let mut found = desk.txn.list(&schema::MESSAGE_IDS, &lookup, Direction::Ascending, None, 1)?;
+    for newer in desk.txn.list(&schema::MESSAGE_IDS, &lookup, Direction::Descending, None, MAX_SAME_ID)? {
+        if !found.contains(&newer) {
+            found.push(newer);
+        }
+    }
     found.into_iter().map(|((_, id), ())| desk.message(id)).collect()
 }
 
@@ -213,7 +222,7 @@ fn thread_of(
         for message in with_message_id(desk, reference)? {
             let joins = match &message.entry {
                 Entry::Outbound(_) => true,
-                Entry::Inbound(inbound) => inbound.from == *sender && *sender != Address::Unknown,
+                Entry::Inbound(inbound) => inbound.from.key() == sender.key() && *sender != Address::Unknown,
                 Entry::Note { .. } | Entry::Event { .. } => false,
             };
             if joins {
@@ -236,15 +245,19 @@ fn note_second_copy(
     raw: RawId,
     record: &RawRecord,
     mail: &ParsedMail,
+    attachments: &[Attachment],
     sender: &Address,
 ) -> Result<bool, InboxError> {
     let Some(message_id) = &mail.message_id else { return Ok(false) };
     for mut message in with_message_id(desk, message_id)? {
         let Entry::Inbound(first) = &mut message.entry else { continue };
-        let same = first.from == *sender
+        // A Message-ID alone proves nothing: scanners send every page under the same one.
+        let same = first.from.key() == sender.key()
             && first.line != record.line
+            && first.sent == mail.sent
             && first.text == mail.text
-            && first.subject.as_deref() == Some(&mail.subject);
+            && first.subject.as_deref() == Some(&mail.subject)
+            && same_files(&first.attachments, attachments);
         if !same {
             continue;
         }
@@ -260,6 +273,18 @@ fn note_second_copy(
     Ok(false)
 }
 
+/// Whether two mails carry the same files, as far as that can be told without reading large ones again.
+fn same_files(some: &[Attachment], others: &[Attachment]) -> bool {
+    let same = |(a, b): (&Attachment, &Attachment)| {
+        let same_bytes = match (&a.content, &b.content) {
+            (Content::Inline(a), Content::Inline(b)) => a == b,
+            (a, b) => a.bytes_len() == b.bytes_len(),
+        };
+        a.name == b.name && a.media_type == b.media_type && same_bytes
+    };
+    some.len() == others.len() && some.iter().zip(others).all(same)
+}
+
 fn file_mail(
     desk: &mut Desk<'_, '_>,
     raw: RawId,
@@ -268,7 +293,7 @@ fn file_mail(
     attachments: &[Attachment],
 ) -> Result<(), InboxError> {
     let sender = mail.from.as_ref().map_or(Address::Unknown, |from| Address::Email(from.address.clone()));
-    if note_second_copy(desk, raw, record, mail, &sender)? {
+    if note_second_copy(desk, raw, record, mail, attachments, &sender)? {
         return Ok(());
     }
     let own = |address: &EmailAddress| desk.practice().is_own(address);
@@ -281,8 +306,9 @@ fn file_mail(
         && let Some(original) = bounced(desk, bounce)?
     {
         category = original.category;
-        report_bounce(desk, original, bounce)?;
-        thread = bounced(desk, bounce)?.map(|message| desk.conversation(message.conversation)).transpose()?;
+        let home = original.conversation;
+        reports::file_bounce(desk, original, bounce)?;
+        thread = Some(desk.conversation(home)?);
     }
     let thread = match thread {
         Some(conversation) => Some(conversation),
@@ -321,30 +347,6 @@ fn file_mail(
         remember_message_id(desk, message_id, message.id)?;
     }
     Ok(())
-}
-
-/// Takes what a delivery status notification says over to the message that it reports on (requirements E14).
-fn report_bounce(desk: &mut Desk<'_, '_>, mut message: Message, bounce: &Bounce) -> Result<(), InboxError> {
-    let now = desk.now();
-    let category = message.category;
-    let Some(outbound) = message.outbound_mut() else { return Ok(()) };
-    let next = match bounce.action.as_str() {
-        "failed" => outbound.state.fail(now),
-        "delivered" => outbound.state.deliver(now),
-        _ => Ok(outbound.state.clone()),
-    };
-    // A second report on a message whose fate is settled changes nothing.
-    let Ok(next) = next else { return Ok(()) };
-    let (before, after) = (outbound.state.needs_staff(), next.needs_staff());
-    outbound.state = next;
-    let outcome = format!("The mail server reported: {} ({})", bounce.action, bounce.status);
-    outbound.attempts.push(Attempt { at: now, outcome, by: None });
-    let id = message.id;
-    desk.save_message(&message)?;
-    let mut conversation = desk.conversation(message.conversation)?;
-    conversation.count_failed(category, before, after);
-    desk.audit(Actor::Daemon, Action::Reported, [id.0], Outcome::Done)?;
-    Ok(desk.save_conversation(conversation)?)
 }
 
 pub(super) fn voicemail_lookup(desk: &Desk<'_, '_>, line: &LineId, msg_id: &str) -> [u8; 32] {

@@ -9,8 +9,12 @@ mod file;
 mod outbox;
 mod people;
 mod receive;
+mod reports;
 mod show;
+#[cfg(test)]
+mod tests;
 mod texts;
+mod upkeep;
 mod work;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -29,10 +33,12 @@ use crate::{
     clock::Clock,
     model::{
         address::{Address, EmailAddress},
+        audit::{Action, Outcome},
         health::{LineHealth, LineState},
         ids::ConversationId,
         line::{Channel, LineId},
         outbound::WrongState,
+        staff::Who,
     },
     store::{Store, StoreError, engine::Sequence},
 };
@@ -122,7 +128,8 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Opens the inbox over a store. Sends whose hand-over was cut off become unconfirmed here.
+    /// Opens the inbox over a store. Sends whose hand-over was cut off become unconfirmed here, and those whose line is
+    /// not configured any more fail.
     pub async fn open(store: Store, clock: Clock, practice: Practice) -> Result<Self, InboxError> {
         let board = Board::load(&store).await?;
         let (live, _) = broadcast::channel(1024);
@@ -207,6 +214,32 @@ impl Inbox {
             Ok(value)
         };
         Ok(self.shared.store.write::<T, InboxError>(run).await?.0)
+    }
+
+    /// Like [`Inbox::change`] for what somebody asks for: that it was denied is audited too.
+    async fn change_as<T: Send + 'static>(
+        &self,
+        who: &Who,
+        action: Action,
+        object: u128,
+        use_case: impl FnMut(&mut Desk<'_, '_>) -> Result<T, InboxError> + Send + 'static,
+    ) -> Result<T, InboxError> {
+        let result = self.change(use_case).await;
+        if matches!(result, Err(InboxError::Denied)) {
+            let who = who.clone();
+            self.change(move |desk| Ok(desk.audit(&who, action, [object], Outcome::Denied)?)).await?;
+        }
+        result
+    }
+
+    /// Why the store's index was rebuilt at this start, if it was.
+    pub fn store_repaired(&self) -> Option<&str> {
+        self.shared.store.repaired()
+    }
+
+    /// Turns true when a commit may not be durable: the process has to end and come back by replay.
+    pub fn store_failed(&self) -> watch::Receiver<bool> {
+        self.shared.store.failed()
     }
 
     /// Makes what was ordered durable and refuses all further writes.

@@ -1,19 +1,19 @@
 //! The durable outbox (requirements X9): the intent is written before the first byte leaves, and a send that may have
 //! happened is never repeated by itself.
 
-use super::{Inbox, InboxError, desk::Desk, file, texts};
+use super::{Inbox, InboxError, desk::Desk, file, reports, texts};
 use crate::{
     model::{
         address::{Address, PhoneNumber},
         audit::{Action, Actor, Outcome},
         category::Category,
         conversation::Conversation,
-        ids::MessageId,
+        ids::{ConversationId, MessageId},
         line::{Channel, LineId},
         message::{Entry, Event, Message, OutboundMessage, Recipient, SentPart},
-        outbound::{Answer, Attempt, Outbound},
+        outbound::{Answer, Attempt, Outbound, WrongState},
         outgoing::{HandOver, OutgoingMail, OutgoingText, Receipt},
-        parsed::{Mailbox, ParsedFile, ReportOutcome, StatusReport},
+        parsed::{Mailbox, ParsedFile},
         staff::Who,
         time::Timestamp,
     },
@@ -30,8 +30,8 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 /// First and longest wait between tries; each is drawn from zero up to its bound (full jitter, requirements X8).
 const RETRY_FIRST_MS: i64 = 10_000;
 const RETRY_MAX_MS: i64 = 15 * MINUTE_MS;
-/// A report on a text that left longer ago belongs to another one: TP-MR wraps at 256 (requirements S15).
-const REPORT_WINDOW_MS: i64 = 3 * DAY_MS;
+/// So that a broken line does not spin.
+const RETRY_LEAST_MS: i64 = 1_000;
 
 /// What a line has to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub enum Outgoing {
 }
 
 /// Moves a message to its next state and keeps everything that depends on it true.
-fn advance(
+pub(super) fn advance(
     desk: &mut Desk<'_, '_>,
     message: &mut Message,
     conversation: &mut Conversation,
@@ -64,16 +64,9 @@ fn advance(
     outbound.state = next;
     match &outbound.state {
         Outbound::Queued { due_at } => {
-            let row = desk.txn.read(&schema::OUTBOX, &id)?;
-            let attempts = row.map_or(0, |row| row.attempts);
-            let row = OutboxRow {
-                conversation: conversation.id,
-                channel: outbound.channel,
-                line: outbound.line.clone(),
-                due_at: *due_at,
-                handing_over: false,
-                attempts,
-            };
+            let earlier = desk.txn.read(&schema::OUTBOX, &id)?;
+            let row = earlier.unwrap_or_else(|| new_row(conversation.id, outbound, *due_at));
+            let row = OutboxRow { due_at: *due_at, handing_over: false, early: Vec::new(), ..row };
             desk.txn.put(&schema::OUTBOX, &id, &row)?;
             desk.wake_jobs();
         }
@@ -81,6 +74,50 @@ fn advance(
         _ => desk.txn.delete(&schema::OUTBOX, &id),
     }
     Ok(desk.save_message(message)?)
+}
+
+fn new_row(conversation: ConversationId, outbound: &OutboundMessage, due_at: Timestamp) -> OutboxRow {
+    OutboxRow {
+        conversation,
+        channel: outbound.channel,
+        line: outbound.line.clone(),
+        due_at,
+        handing_over: false,
+        attempts: 0,
+        answers: Vec::new(),
+        resolves: false,
+        early: Vec::new(),
+    }
+}
+
+/// Notes what taking a queued answer back has to restore.
+pub(super) fn note_answers(
+    desk: &mut Desk<'_, '_>,
+    id: MessageId,
+    answers: Vec<(Category, Timestamp)>,
+    resolves: bool,
+) -> Result<(), InboxError> {
+    let row: OutboxRow = desk.txn.read(&schema::OUTBOX, &id)?.ok_or(InboxError::NotFound)?;
+    Ok(desk.txn.put(&schema::OUTBOX, &id, &OutboxRow { answers, resolves, ..row })?)
+}
+
+/// Takes a queued answer back: whom it answered waits again, and what it closed is open again.
+fn take_back(
+    desk: &mut Desk<'_, '_>,
+    message: &mut Message,
+    conversation: &mut Conversation,
+    attempt: Option<Attempt>,
+) -> Result<(), InboxError> {
+    let row = desk.txn.read(&schema::OUTBOX, &message.id)?;
+    let next = message.outbound().ok_or(InboxError::NotFound)?.state.cancel(desk.now())?;
+    advance(desk, message, conversation, next, attempt)?;
+    let Some(row) = row else { return Ok(()) };
+    conversation.unanswered(&row.answers);
+    if !conversation.is_open() && (row.resolves || !row.answers.is_empty()) {
+        conversation.resolved_at = None;
+        desk.note_event(conversation, None, message.category, Event::Reopened)?;
+    }
+    Ok(())
 }
 
 /// Queues a new outbound message and gives it to the conversation.
@@ -92,15 +129,7 @@ pub(super) fn queue(
     due_at: Timestamp,
 ) -> Result<MessageId, InboxError> {
     let id = desk.new_message_id();
-    let row = OutboxRow {
-        conversation: conversation.id,
-        channel: outbound.channel,
-        line: outbound.line.clone(),
-        due_at,
-        handing_over: false,
-        attempts: 0,
-    };
-    desk.txn.put(&schema::OUTBOX, &id, &row)?;
+    desk.txn.put(&schema::OUTBOX, &id, &new_row(conversation.id, &outbound, due_at))?;
     if let Some(message_id) = &outbound.message_id {
         file::remember_message_id(desk, message_id, id)?;
     }
@@ -146,7 +175,6 @@ pub(super) fn cancel_texts_to(
     number: &PhoneNumber,
     open: &mut Conversation,
 ) -> Result<(), InboxError> {
-    let now = desk.now();
     let rows = desk.txn.list(&schema::OUTBOX, &(), Direction::Ascending, None, usize::MAX)?;
     for (id, row) in rows {
         if row.channel != Channel::Sms || row.handing_over {
@@ -157,75 +185,27 @@ pub(super) fn cancel_texts_to(
         if !outbound.to.iter().any(|to| to.address.phone() == Some(number)) {
             continue;
         }
-        let next = outbound.state.cancel(now)?;
-        let attempt = Attempt { at: now, outcome: "Not sent: this person asked for no more texts".into(), by: None };
+        if !matches!(outbound.state, Outbound::Queued { .. }) {
+            continue;
+        }
         if row.conversation == open.id {
-            advance(desk, &mut message, open, next, Some(attempt))?;
+            take_back(desk, &mut message, open, Some(stopped(desk.now())))?;
         } else {
             let mut conversation = desk.conversation(row.conversation)?;
-            advance(desk, &mut message, &mut conversation, next, Some(attempt))?;
+            take_back(desk, &mut message, &mut conversation, Some(stopped(desk.now())))?;
             desk.save_conversation(conversation)?;
         }
+        desk.audit(Actor::Daemon, Action::Undone, [id.0], Outcome::Done)?;
     }
     Ok(())
 }
 
-fn report_lookup(desk: &Desk<'_, '_>, line: &LineId, reference: Option<u8>, to: &PhoneNumber) -> [u8; 32] {
-    let reference = reference.map_or("any".to_owned(), |reference| reference.to_string());
-    desk.lookup("report", format!("{line}\n{reference}\n{}", to.as_e164()).as_bytes())
+fn stopped(at: Timestamp) -> Attempt {
+    Attempt { at, outcome: "Not sent: this person asked for no more texts".into(), by: None }
 }
 
-fn text_recipient(outbound: &OutboundMessage) -> Option<PhoneNumber> {
+pub(super) fn text_recipient(outbound: &OutboundMessage) -> Option<PhoneNumber> {
     outbound.to.first().and_then(|to| to.address.phone()).cloned()
-}
-
-/// The newest text that a report may be about.
-fn reported(desk: &mut Desk<'_, '_>, lookup: &[u8; 32]) -> Result<Option<(Message, u8)>, InboxError> {
-    let newest = desk.txn.list(&schema::REPORTS_DUE, lookup, Direction::Descending, None, 1)?.into_iter().next();
-    let Some(((_, id), part)) = newest else { return Ok(None) };
-    let message = desk.message(id)?;
-    Ok((desk.now().ms_since(message.at) <= REPORT_WINDOW_MS).then_some((message, part)))
-}
-
-/// A status report finds its text by TP-MR and recipient; failing that, a text to this recipient whose hand-over was
-/// cut off, since its references were lost.
-pub(super) fn file_report(desk: &mut Desk<'_, '_>, line: &LineId, report: &StatusReport) -> Result<(), InboxError> {
-    let now = desk.now();
-    let actor = Actor::Line(line.clone());
-    let Some(recipient) = &report.recipient else {
-        return Ok(desk.audit(actor, Action::Reported, [], Outcome::Failed)?);
-    };
-    let exact = report_lookup(desk, line, Some(report.reference), recipient);
-    let lost = report_lookup(desk, line, None, recipient);
-    let (lookup, found) = match reported(desk, &exact)? {
-        Some(found) => (exact, Some(found)),
-        None => (lost, reported(desk, &lost)?),
-    };
-    let Some((mut message, part)) = found else {
-        // A report on something that this program did not send.
-        return Ok(desk.audit(actor, Action::Reported, [], Outcome::Failed)?);
-    };
-    let id = message.id;
-    desk.audit(actor, Action::Reported, [id.0], Outcome::Done)?;
-    if report.outcome == ReportOutcome::Pending {
-        return Ok(());
-    }
-    desk.txn.delete(&schema::REPORTS_DUE, &(lookup, id));
-    let mut conversation = desk.conversation(message.conversation)?;
-    let outbound = message.outbound_mut().ok_or(InboxError::NotFound)?;
-    if let Some(part) = outbound.parts.get_mut(part as usize) {
-        part.delivered = report.outcome == ReportOutcome::Delivered;
-    }
-    let arrived = outbound.parts.iter().all(|part| part.delivered);
-    let (next, words) = match report.outcome {
-        ReportOutcome::Failed => (outbound.state.fail(now), format!("Not delivered (status {})", report.status)),
-        _ if arrived => (outbound.state.deliver(now), "Delivered".to_owned()),
-        _ => (Ok(outbound.state.clone()), "A part was delivered".to_owned()),
-    };
-    // A report after the fate is settled only stays in the audit trail.
-    let Ok(next) = next else { return Ok(()) };
-    advance(desk, &mut message, &mut conversation, next, Some(Attempt { at: now, outcome: words, by: None }))?;
-    Ok(desk.save_conversation(conversation)?)
 }
 
 impl Inbox {
@@ -271,37 +251,30 @@ impl Inbox {
 
     /// Writes the intent to hand a message over. `None` where it is not due any more (undone, cancelled).
     pub async fn begin_hand_over(&self, id: MessageId) -> Result<Option<Outgoing>, InboxError> {
-        let begun = self
-            .change(move |desk| {
-                let now = desk.now();
-                let Some(mut row) = desk.txn.read(&schema::OUTBOX, &id)? else { return Ok(None) };
-                let mut message = desk.message(id)?;
-                let Some(outbound) = message.outbound_mut() else { return Ok(None) };
-                let Ok(next) = outbound.state.begin(now) else { return Ok(None) };
-                outbound.state = next;
-                row.handing_over = true;
-                row.attempts += 1;
-                if row.channel == Channel::Sms {
-                    count_texts(desk, &row.line, 1)?;
-                }
-                desk.txn.put(&schema::OUTBOX, &id, &row)?;
-                desk.save_message(&message)?;
-                let conversation = desk.conversation(message.conversation)?;
-                desk.audit(Actor::Line(row.line), Action::HandOverBegun, [id.0], Outcome::Done)?;
-                desk.save_conversation(conversation)?;
-                Ok(Some(message))
-            })
-            .await?;
+        let begun = self.change(move |desk| begin(desk, id)).await?;
         let Some(message) = begun else { return Ok(None) };
         let Some(outbound) = message.outbound() else { return Ok(None) };
+        match self.outgoing(id, outbound).await {
+            Ok(outgoing) => Ok(Some(outgoing)),
+            Err(error) => {
+                // Nothing left, and staff are told instead of waiting for ever.
+                tracing::error!(message = %id, %error, "a message could not be made ready for hand-over");
+                let what = "its line is not set up any more, or one of its files cannot be read".to_owned();
+                self.end_hand_over(id, HandOver::Refused { what }).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn outgoing(&self, id: MessageId, outbound: &OutboundMessage) -> Result<Outgoing, InboxError> {
         match outbound.channel {
-            Channel::Mail => Ok(Some(Outgoing::Mail(Box::new(self.outgoing_mail(outbound).await?)))),
+            Channel::Mail => Ok(Outgoing::Mail(Box::new(self.outgoing_mail(outbound).await?))),
             Channel::Sms | Channel::Voicemail => {
                 let to = text_recipient(outbound).ok_or(InboxError::NotFound)?;
                 // The low bits of the id are random: two long texts to one phone do not share a reference.
                 let reference = id.0 as u16;
                 let text = outbound.text.clone();
-                Ok(Some(Outgoing::Text(OutgoingText { line: outbound.line.clone(), to, text, reference })))
+                Ok(Outgoing::Text(OutgoingText { line: outbound.line.clone(), to, text, reference }))
             }
         }
     }
@@ -342,90 +315,47 @@ impl Inbox {
     /// Writes how a hand-over ended.
     pub async fn end_hand_over(&self, id: MessageId, ended: HandOver) -> Result<(), InboxError> {
         let jitter = u64::from_be_bytes(random());
-        self.change(move |desk| {
-            let now = desk.now();
-            let mut message = desk.message(id)?;
-            let mut conversation = desk.conversation(message.conversation)?;
-            let row = desk.txn.read(&schema::OUTBOX, &id)?.ok_or(InboxError::NotFound)?;
-            let outbound = message.outbound_mut().ok_or(InboxError::NotFound)?;
-            let (next, words) = match &ended {
-                HandOver::Accepted(Receipt::Mail { refused }) => {
-                    let words = match refused.len() {
-                        0 => "The mail server took it".to_owned(),
-                        n => format!("The mail server took it, but refused {n} of its recipients"),
-                    };
-                    (outbound.state.accept(now)?, words)
-                }
-                HandOver::Accepted(Receipt::Text { references }) => {
-                    outbound.parts = references.iter().map(|r| SentPart { reference: *r, delivered: false }).collect();
-                    if let Some(to) = text_recipient(outbound) {
-                        for (part, reference) in references.iter().enumerate() {
-                            let lookup = report_lookup(desk, &row.line, Some(*reference), &to);
-                            desk.txn.put(&schema::REPORTS_DUE, &(lookup, id), &(part as u8))?;
-                        }
-                    }
-                    count_texts(desk, &row.line, references.len().saturating_sub(1) as u32)?;
-                    (outbound.state.accept(now)?, "The network took it".to_owned())
-                }
-                HandOver::RetryLater { what, after_ms } => {
-                    let wait = after_ms.map_or_else(|| retry_wait_ms(row.attempts, jitter), |ms| ms as i64);
-                    let words = format!("Not sent yet: {what}. It is tried again by itself");
-                    (outbound.state.postpone(now.plus_ms(wait))?, words)
-                }
-                HandOver::Refused { what } => (outbound.state.fail(now)?, format!("Not sent: {what}")),
-                HandOver::Unknown { what } => {
-                    if let Some(to) = text_recipient(outbound) {
-                        let lookup = report_lookup(desk, &row.line, None, &to);
-                        desk.txn.put(&schema::REPORTS_DUE, &(lookup, id), &0)?;
-                    }
-                    (outbound.state.lose_sight(now)?, format!("It may have been sent: {what}"))
-                }
-            };
-            let outcome = match ended {
-                HandOver::Accepted(_) => Outcome::Done,
-                _ => Outcome::Failed,
-            };
-            advance(desk, &mut message, &mut conversation, next, Some(Attempt { at: now, outcome: words, by: None }))?;
-            desk.audit(Actor::Line(row.line), Action::HandOverEnded, [id.0], outcome)?;
-            Ok(desk.save_conversation(conversation)?)
-        })
-        .await
+        self.change(move |desk| end(desk, id, &ended, jitter)).await
+    }
+
+    /// A line's sender begins anew: a hand-over that it had begun and not ended may have happened.
+    pub async fn recover_line(&self, line: &LineId) -> Result<(), InboxError> {
+        let line = line.clone();
+        self.recover(move |row| row.handing_over && row.line == line).await
     }
 
     /// After a start: every hand-over that has no end may have happened, or not.
     pub(super) async fn reconcile_outbox(&self) -> Result<(), InboxError> {
-        self.change(|desk| {
-            let now = desk.now();
-            let rows = desk.txn.list(&schema::OUTBOX, &(), Direction::Ascending, None, usize::MAX)?;
-            for (id, row) in rows.into_iter().filter(|(_, row)| row.handing_over) {
-                let mut message = desk.message(id)?;
-                let mut conversation = desk.conversation(message.conversation)?;
-                let Some(outbound) = message.outbound_mut() else { continue };
-                let next = outbound.state.lose_sight(now)?;
-                if let Some(to) = text_recipient(outbound) {
-                    let lookup = report_lookup(desk, &row.line, None, &to);
-                    desk.txn.put(&schema::REPORTS_DUE, &(lookup, id), &0)?;
-                }
-                let outcome = "It may have been sent: the program was interrupted while sending".to_owned();
-                advance(desk, &mut message, &mut conversation, next, Some(Attempt { at: now, outcome, by: None }))?;
-                desk.audit(Actor::Daemon, Action::HandOverEnded, [id.0], Outcome::Failed)?;
-                desk.save_conversation(conversation)?;
+        let inbox = self.clone();
+        self.recover(move |row| row.handing_over || !inbox.practice().lines.contains_key(&row.line)).await
+    }
+
+    async fn recover(&self, which: impl Fn(&OutboxRow) -> bool + Send + 'static) -> Result<(), InboxError> {
+        let rows = self
+            .shared
+            .store
+            .read::<_, StoreError>(|r| r.list(&schema::OUTBOX, &(), Direction::Ascending, None, usize::MAX))
+            .await?;
+        for (id, _) in rows.into_iter().filter(|(_, row)| which(row)) {
+            // One that cannot be read must not keep the inbox closed.
+            if let Err(error) = self.change(move |desk| settle(desk, id)).await {
+                tracing::error!(message = %id, %error, "a message in the outbox could not be settled");
             }
-            Ok(())
-        })
-        .await
+        }
+        Ok(())
     }
 
     /// Takes a send back before it leaves; its text goes back into the writer's draft.
     pub async fn undo(&self, who: &Who, id: MessageId) -> Result<(), InboxError> {
         let who = who.clone();
-        self.change(move |desk| {
+        let asking = who.clone();
+        self.change_as(&asking, Action::Undone, id.0, move |desk| {
             let now = desk.now();
             let mut message = desk.visible_message(&who, id)?;
             let mut conversation = desk.conversation(message.conversation)?;
             let category = message.category;
-            let outbound = message.outbound_mut().ok_or(InboxError::NotFound)?;
-            let next = outbound.state.cancel(now)?;
+            let outbound = message.outbound().ok_or(InboxError::NotFound)?;
+            outbound.state.cancel(now)?;
             let key = (who.staff, conversation.id);
             let mut draft = desk.txn.read(&schema::DRAFTS, &key)?.unwrap_or_else(|| super::work::empty_draft(now));
             if draft.text.trim().is_empty() {
@@ -435,7 +365,7 @@ impl Inbox {
                 draft.cc = Some(outbound.cc.iter().filter_map(|r| r.address.email().cloned()).collect());
                 desk.txn.put(&schema::DRAFTS, &key, &draft)?;
             }
-            advance(desk, &mut message, &mut conversation, next, None)?;
+            take_back(desk, &mut message, &mut conversation, None)?;
             desk.note_event(&mut conversation, Some(&who), category, Event::SendUndone)?;
             desk.audit(&who, Action::Undone, [id.0], Outcome::Done)?;
             Ok(desk.save_conversation(conversation)?)
@@ -446,11 +376,15 @@ impl Inbox {
     /// What a person says about a send that failed or may have happened.
     pub async fn decide(&self, who: &Who, id: MessageId, answer: Answer) -> Result<(), InboxError> {
         let who = who.clone();
-        self.change(move |desk| {
+        let asking = who.clone();
+        self.change_as(&asking, Action::Decided, id.0, move |desk| {
             let now = desk.now();
             let mut message = desk.visible_message(&who, id)?;
             let mut conversation = desk.conversation(message.conversation)?;
             let outbound = message.outbound_mut().ok_or(InboxError::NotFound)?;
+            if !outbound.state.needs_staff() {
+                return Err(WrongState { from: outbound.state.word(), to: "be decided about" }.into());
+            }
             let (next, words) = match answer {
                 Answer::ItArrived => (outbound.state.deliver(now)?, "Staff: it arrived"),
                 Answer::SendAgain => {
@@ -470,6 +404,142 @@ impl Inbox {
         })
         .await
     }
+}
+
+fn begin(desk: &mut Desk<'_, '_>, id: MessageId) -> Result<Option<Message>, InboxError> {
+    let now = desk.now();
+    let Some(mut row) = desk.txn.read(&schema::OUTBOX, &id)? else { return Ok(None) };
+    let mut message = desk.message(id)?;
+    let mut conversation = desk.conversation(message.conversation)?;
+    let outbound = message.outbound_mut().ok_or(InboxError::NotFound)?;
+    if row.handing_over || matches!(outbound.state, Outbound::Queued { due_at } if due_at > now) {
+        return Ok(None);
+    }
+    let Ok(next) = outbound.state.begin(now) else {
+        // Its fate was settled elsewhere; left here it would be found due for ever.
+        desk.txn.delete(&schema::OUTBOX, &id);
+        desk.audit(Actor::Line(row.line), Action::HandOverEnded, [id.0], Outcome::Failed)?;
+        return Ok(None);
+    };
+    // STOP may have come while an earlier try was under way.
+    if let Some(to) = text_recipient(outbound).filter(|_| outbound.author.is_some())
+        && texts::is_opted_out(desk, &to)?
+    {
+        take_back(desk, &mut message, &mut conversation, Some(stopped(now)))?;
+        desk.audit(Actor::Daemon, Action::Undone, [id.0], Outcome::Done)?;
+        desk.save_conversation(conversation)?;
+        return Ok(None);
+    }
+    outbound.state = next;
+    row.handing_over = true;
+    row.attempts = row.attempts.saturating_add(1);
+    if row.channel == Channel::Sms {
+        count_texts(desk, &row.line, 1)?;
+    }
+    desk.txn.put(&schema::OUTBOX, &id, &row)?;
+    desk.save_message(&message)?;
+    desk.audit(Actor::Line(row.line), Action::HandOverBegun, [id.0], Outcome::Done)?;
+    desk.save_conversation(conversation)?;
+    Ok(Some(message))
+}
+
+fn end(desk: &mut Desk<'_, '_>, id: MessageId, ended: &HandOver, jitter: u64) -> Result<(), InboxError> {
+    let now = desk.now();
+    let mut message = desk.message(id)?;
+    let mut conversation = desk.conversation(message.conversation)?;
+    let outbound = message.outbound_mut().ok_or(InboxError::NotFound)?;
+    let row = desk.txn.read(&schema::OUTBOX, &id)?;
+    let Some(row) = row.filter(|row| row.handing_over && matches!(outbound.state, Outbound::HandingOver { .. })) else {
+        // The line was recovered meanwhile: it is unconfirmed already, or staff have decided.
+        return Ok(());
+    };
+    let to = text_recipient(outbound);
+    let (next, words) = match ended {
+        HandOver::Accepted(Receipt::Mail { refused }) => {
+            let is_refused = |to: &Recipient| {
+                to.address.email().is_some_and(|email| refused.iter().any(|other| other.key() == email.key()))
+            };
+            match refused.len() {
+                0 => (outbound.state.accept(now)?, "The mail server took it".to_owned()),
+                n if outbound.to.iter().all(is_refused) => {
+                    (outbound.state.fail(now)?, format!("The mail server refused {n} of its recipients, the first too"))
+                }
+                n => {
+                    let words = format!("The mail server took it, but refused {n} of its recipients");
+                    (outbound.state.accept(now)?, words)
+                }
+            }
+        }
+        HandOver::Accepted(Receipt::Text { references }) => {
+            outbound.parts = references.iter().map(|r| SentPart { reference: *r, delivered: false }).collect();
+            if let Some(to) = &to {
+                reports::expect_reports(desk, &row.line, to, references, id)?;
+            }
+            count_texts(desk, &row.line, references.len().saturating_sub(1) as u32)?;
+            (outbound.state.accept(now)?, "The network took it".to_owned())
+        }
+        HandOver::RetryLater { what, after_ms } => {
+            let asked = after_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX).clamp(RETRY_LEAST_MS, DAY_MS));
+            let wait = asked.unwrap_or_else(|| retry_wait_ms(row.attempts, jitter));
+            let words = format!("Not sent yet: {what}. It is tried again by itself");
+            (outbound.state.postpone(now.plus_ms(wait))?, words)
+        }
+        HandOver::Refused { what } => (outbound.state.fail(now)?, format!("Not sent: {what}")),
+        HandOver::Unknown { what } => {
+            if let Some(to) = &to {
+                reports::expect_any_report(desk, &row.line, to, id)?;
+            }
+            (outbound.state.lose_sight(now)?, format!("It may have been sent: {what}"))
+        }
+    };
+    let outcome =
+        if next.needs_staff() || matches!(next, Outbound::Queued { .. }) { Outcome::Failed } else { Outcome::Done };
+    advance(desk, &mut message, &mut conversation, next, Some(Attempt { at: now, outcome: words, by: None }))?;
+    desk.audit(Actor::Line(row.line.clone()), Action::HandOverEnded, [id.0], outcome)?;
+    desk.save_conversation(conversation)?;
+    take_early_reports(desk, &row, to.as_ref())
+}
+
+/// Takes the reports that came while a text was being handed over.
+fn take_early_reports(desk: &mut Desk<'_, '_>, row: &OutboxRow, to: Option<&PhoneNumber>) -> Result<(), InboxError> {
+    for report in &row.early {
+        if let Some(to) = to {
+            reports::take_report(desk, &row.line, to, *report)?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends what nobody will end any more: a hand-over that was cut off may have happened; what waits for a line that is
+/// not set up any more will not.
+fn settle(desk: &mut Desk<'_, '_>, id: MessageId) -> Result<(), InboxError> {
+    let now = desk.now();
+    let Some(row) = desk.txn.read(&schema::OUTBOX, &id)? else { return Ok(()) };
+    if !row.handing_over && desk.practice().lines.contains_key(&row.line) {
+        return Ok(());
+    }
+    let mut message = desk.message(id)?;
+    let mut conversation = desk.conversation(message.conversation)?;
+    let outbound = message.outbound_mut().ok_or(InboxError::NotFound)?;
+    let to = text_recipient(outbound);
+    let (next, words) = match &outbound.state {
+        state @ Outbound::HandingOver { .. } => {
+            (state.lose_sight(now), "It may have been sent: the program was interrupted while sending")
+        }
+        state => (state.fail(now), "Not sent: its line is not set up any more"),
+    };
+    desk.audit(Actor::Daemon, Action::HandOverEnded, [id.0], Outcome::Failed)?;
+    let Ok(next) = next else {
+        desk.txn.delete(&schema::OUTBOX, &id);
+        return Ok(());
+    };
+    if let Some(to) = to.as_ref().filter(|_| matches!(next, Outbound::Unconfirmed { .. })) {
+        reports::expect_any_report(desk, &row.line, to, id)?;
+    }
+    let attempt = Attempt { at: now, outcome: words.to_owned(), by: None };
+    advance(desk, &mut message, &mut conversation, next, Some(attempt))?;
+    desk.save_conversation(conversation)?;
+    take_early_reports(desk, &row, to.as_ref())
 }
 
 pub(super) fn opted_out() -> InboxError {
@@ -494,7 +564,7 @@ impl TextBudget {
             (self.day, self.sent_today) = (day_of(now), 0);
         }
         self.sent_today = self.sent_today.saturating_add(texts);
-        self.last_minute.retain(|at| now.ms_since(*at) < MINUTE_MS);
+        self.last_minute.retain(|at| is_recent(*at, now));
         self.last_minute.extend((0..texts).map(|_| now));
     }
 
@@ -503,8 +573,7 @@ impl TextBudget {
         if self.day == day_of(now) && self.sent_today >= per_day {
             return Timestamp::from_millis((day_of(now) + 1) * DAY_MS);
         }
-        let recent: Vec<Timestamp> =
-            self.last_minute.iter().copied().filter(|at| now.ms_since(*at) < MINUTE_MS).collect();
+        let recent: Vec<Timestamp> = self.last_minute.iter().copied().filter(|at| is_recent(*at, now)).collect();
         match recent.len().checked_sub(per_minute.max(1) as usize) {
             Some(place) => recent[place].plus_ms(MINUTE_MS),
             None => now,
@@ -512,10 +581,14 @@ impl TextBudget {
     }
 }
 
+/// Within the last minute. Times to come are those of a clock that was set back; they hold nothing up.
+fn is_recent(at: Timestamp, now: Timestamp) -> bool {
+    (0..MINUTE_MS).contains(&now.ms_since(at))
+}
+
 fn retry_wait_ms(attempts: u16, jitter: u64) -> i64 {
     let bound = RETRY_FIRST_MS.saturating_mul(1 << attempts.min(10)).min(RETRY_MAX_MS);
-    // At least a second, so that a broken line does not spin.
-    1_000 + (jitter % bound as u64) as i64
+    RETRY_LEAST_MS + (jitter % bound as u64) as i64
 }
 
 #[cfg(test)]

@@ -102,6 +102,36 @@ fn login_lookup(desk: &Desk<'_, '_>, login: &str) -> [u8; 32] {
     desk.lookup("login", login.as_bytes())
 }
 
+/// Accounts and tokens are for the console and for those whose role says so.
+fn may_manage(by: &Actor) -> Result<(), InboxError> {
+    match by {
+        Actor::Staff { role, .. } if role.may_manage_staff() => Ok(()),
+        Actor::Console { .. } | Actor::Daemon => Ok(()),
+        Actor::Staff { .. } | Actor::Nobody { .. } | Actor::Line(_) => Err(InboxError::Denied),
+    }
+}
+
+/// Ends all sessions of an account.
+fn end_sessions(desk: &mut Desk<'_, '_>, staff: StaffId) -> Result<(), StoreError> {
+    for (cookie, session) in desk.txn.list(&schema::SESSIONS, &(), Direction::Ascending, None, usize::MAX)? {
+        if session.staff == staff {
+            desk.txn.delete(&schema::SESSIONS, &cookie);
+        }
+    }
+    Ok(())
+}
+
+/// Takes back every one-time link of an account, and those that nobody used in time.
+fn end_invites(desk: &mut Desk<'_, '_>, staff: StaffId) -> Result<(), StoreError> {
+    let now = desk.now();
+    for (secret, invite) in desk.txn.list(&schema::INVITES, &(), Direction::Ascending, None, usize::MAX)? {
+        if invite.staff == staff || invite.expires_at < now {
+            desk.txn.delete(&schema::INVITES, &secret);
+        }
+    }
+    Ok(())
+}
+
 impl Inbox {
     /// Makes an account and a one-time link's secret with which its owner sets a password.
     pub async fn add_staff(
@@ -122,6 +152,7 @@ impl Inbox {
         if name.is_empty() || name.chars().count() > 80 || name.chars().any(char::is_control) {
             return Err(InboxError::Invalid("A name has 1 to 80 characters.".into()));
         }
+        may_manage(&by)?;
         let secret = new_secret();
         let invite = self.shared.store.lookup("invite", secret.as_bytes());
         let id = self
@@ -152,14 +183,16 @@ impl Inbox {
         Ok((id, secret))
     }
 
-    /// A fresh one-time link's secret for an account, by its log-in name.
+    /// A fresh one-time link's secret for an account, by its log-in name. Earlier links of the account end.
     pub async fn invite(&self, by: Actor, login: &str) -> Result<String, InboxError> {
+        may_manage(&by)?;
         let secret = new_secret();
         let invite = self.shared.store.lookup("invite", secret.as_bytes());
         let login = login.trim().to_lowercase();
         self.change(move |desk| {
             let lookup = login_lookup(desk, &login);
             let staff = desk.txn.read(&schema::LOGINS, &lookup)?.ok_or(InboxError::NotFound)?;
+            end_invites(desk, staff)?;
             let expires_at = desk.now().plus_ms(INVITE_MS);
             desk.txn.put(&schema::INVITES, &invite, &Invite { staff, expires_at })?;
             Ok(desk.audit(by.clone(), Action::StaffChanged, [staff.0], Outcome::Done)?)
@@ -170,12 +203,17 @@ impl Inbox {
 
     /// Disables or enables an account; its sessions and tokens end with it.
     pub async fn set_disabled(&self, by: Actor, login: &str, disabled: bool) -> Result<(), InboxError> {
+        may_manage(&by)?;
         let login = login.trim().to_lowercase();
         self.change(move |desk| {
             let lookup = login_lookup(desk, &login);
             let id = desk.txn.read(&schema::LOGINS, &lookup)?.ok_or(InboxError::NotFound)?;
             let mut staff: Staff = desk.txn.read(&schema::STAFF, &id)?.ok_or(InboxError::NotFound)?;
             staff.disabled = disabled;
+            if disabled {
+                end_sessions(desk, id)?;
+                end_invites(desk, id)?;
+            }
             desk.txn.put(&schema::STAFF, &id, &staff)?;
             Ok(desk.audit(by.clone(), Action::StaffChanged, [id.0], Outcome::Done)?)
         })
@@ -204,12 +242,13 @@ impl Inbox {
                 if invite.expires_at < now {
                     return Err(InboxError::NotFound);
                 }
-                r.get(&schema::STAFF, &invite.staff)?.ok_or(InboxError::NotFound)
+                let staff: Option<Staff> = r.get(&schema::STAFF, &invite.staff)?;
+                staff.filter(|staff| !staff.disabled).ok_or(InboxError::NotFound)
             })
             .await
     }
 
-    /// Sets a password by a one-time link, which is used up by it.
+    /// Sets a password by a one-time link, which is used up by it. Whoever was logged in to the account is not any more.
     pub async fn set_password(
         &self,
         secret: &str,
@@ -229,7 +268,8 @@ impl Inbox {
             let mut staff: Staff = desk.txn.read(&schema::STAFF, &invite.staff)?.ok_or(InboxError::NotFound)?;
             staff.password = Some(hash.clone());
             (staff.failed_logins, staff.locked_until) = (0, None);
-            desk.txn.delete(&schema::INVITES, &lookup);
+            end_invites(desk, staff.id)?;
+            end_sessions(desk, staff.id)?;
             desk.txn.put(&schema::STAFF, &staff.id, &staff)?;
             let nobody = Actor::Nobody { address: address.clone() };
             desk.audit(nobody, Action::PasswordSet, [staff.id.0], Outcome::Done)?;
@@ -255,6 +295,7 @@ impl Inbox {
         }
         // An unknown name takes as long as a wrong password.
         let hash = staff.as_ref().and_then(|staff| staff.password.clone());
+        let proved = hash.clone();
         let password = password.to_owned();
         let right = on_blocking(move || match hash {
             Some(hash) => password_matches(&password, &hash),
@@ -265,35 +306,37 @@ impl Inbox {
         })
         .await;
         let staff_id = staff.as_ref().map(|staff| staff.id);
-        let granted = right && staff.as_ref().is_some_and(|staff| !staff.disabled);
         let secret = new_secret();
         let cookie = self.shared.store.lookup("session", secret.as_bytes());
-        let staff = self
-            .change(move |desk| {
-                let nobody = Actor::Nobody { address: address.clone() };
-                let Some(id) = staff_id else {
-                    desk.audit(nobody, Action::LoggedIn, [], Outcome::Denied)?;
-                    return Ok(None);
-                };
-                let now = desk.now();
-                let mut staff: Staff = desk.txn.read(&schema::STAFF, &id)?.ok_or(InboxError::NotFound)?;
-                if !granted {
-                    staff.failed_logins += 1;
-                    if staff.failed_logins >= FREE_TRIES {
-                        let doublings = (staff.failed_logins - FREE_TRIES).min(8);
-                        staff.locked_until = Some(now.plus_ms((LOCK_MS << doublings).min(LOCK_MAX_MS)));
-                    }
-                    desk.txn.put(&schema::STAFF, &id, &staff)?;
-                    desk.audit(nobody, Action::LoggedIn, [id.0], Outcome::Denied)?;
-                    return Ok(None);
+        self.change(move |desk| {
+            let nobody = Actor::Nobody { address: address.clone() };
+            let Some(id) = staff_id else {
+                desk.audit(nobody, Action::LoggedIn, [], Outcome::Denied)?;
+                return Ok(LogIn::Wrong);
+            };
+            let now = desk.now();
+            let mut staff: Staff = desk.txn.read(&schema::STAFF, &id)?.ok_or(InboxError::NotFound)?;
+            // Of many tries at once, those that end after the lock fell count no more than later ones.
+            if let Some(until) = staff.locked_until.filter(|until| *until > now) {
+                desk.audit(nobody, Action::LoggedIn, [id.0], Outcome::Denied)?;
+                return Ok(LogIn::Locked { for_ms: until.ms_since(now) });
+            }
+            if !right || staff.disabled || staff.password != proved {
+                staff.failed_logins = staff.failed_logins.saturating_add(1);
+                if staff.failed_logins >= FREE_TRIES {
+                    let doublings = (staff.failed_logins - FREE_TRIES).min(8);
+                    staff.locked_until = Some(now.plus_ms((LOCK_MS << doublings).min(LOCK_MAX_MS)));
                 }
-                (staff.failed_logins, staff.locked_until) = (0, None);
                 desk.txn.put(&schema::STAFF, &id, &staff)?;
-                begin_session(desk, &cookie, &staff, address.clone())?;
-                Ok(Some(staff))
-            })
-            .await?;
-        Ok(staff.map_or(LogIn::Wrong, |staff| LogIn::Done(NewSession { secret, staff })))
+                desk.audit(nobody, Action::LoggedIn, [id.0], Outcome::Denied)?;
+                return Ok(LogIn::Wrong);
+            }
+            (staff.failed_logins, staff.locked_until) = (0, None);
+            desk.txn.put(&schema::STAFF, &id, &staff)?;
+            begin_session(desk, &cookie, &staff, address.clone())?;
+            Ok(LogIn::Done(NewSession { secret: secret.clone(), staff }))
+        })
+        .await
     }
 
     /// Begins a session for somebody who has just proved who they are by a one-time link.
@@ -322,11 +365,12 @@ impl Inbox {
             })
             .await?;
         let Some((session, staff)) = found else { return Ok(None) };
-        let idle = now.ms_since(session.active_at);
-        if idle >= IDLE_MS || now.ms_since(session.begun_at) >= SESSION_MS || staff.disabled {
+        let idle = now.ms_since(session.active_at).max(0);
+        if has_ended(&session, now) || staff.disabled {
             return Ok(None);
         }
-        if active && idle >= TOUCH_MS {
+        let touches = active && idle >= TOUCH_MS;
+        if touches {
             // Activity is no change of content; the session's own events frame it in the audit.
             self.shared
                 .store
@@ -340,7 +384,8 @@ impl Inbox {
                 .await?;
         }
         let who = Who { staff: staff.id, role: staff.role, via: Via::Session(session.id), address };
-        let idle_left_ms = if active { IDLE_MS } else { IDLE_MS - idle };
+        let idle_left_ms = if touches { IDLE_MS } else { IDLE_MS - idle };
+        let idle_left_ms = idle_left_ms.min(SESSION_MS - now.ms_since(session.begun_at));
         Ok(Some(SessionCheck { who, staff, idle_left_ms: Some(idle_left_ms) }))
     }
 
@@ -365,6 +410,7 @@ impl Inbox {
             let what = "A token needs a name of 1 to 60 characters and 1 to 366 days.";
             return Err(InboxError::Invalid(what.into()));
         }
+        may_manage(&by)?;
         let secret = format!("fd_{}", new_secret());
         let lookup = self.shared.store.lookup("token", secret.as_bytes());
         let (name, login) = (name.trim().to_owned(), login.trim().to_lowercase());
@@ -398,6 +444,7 @@ impl Inbox {
     }
 
     pub async fn revoke_token(&self, by: Actor, id: TokenId) -> Result<(), InboxError> {
+        may_manage(&by)?;
         self.change(move |desk| {
             let all = desk.txn.list(&schema::TOKENS, &(), Direction::Ascending, None, 10_000)?;
             let (lookup, _) = all.into_iter().find(|(_, token)| token.id == id).ok_or(InboxError::NotFound)?;
@@ -419,7 +466,7 @@ impl Inbox {
             })
             .await?;
         let Some((token, staff)) = found else { return Ok(None) };
-        if token.expires_at < now || staff.disabled {
+        if token.expires_at <= now || staff.disabled {
             return Ok(None);
         }
         let who = Who { staff: staff.id, role: staff.role, via: Via::Token(token.id), address };
@@ -439,13 +486,32 @@ fn begin_session(
     address: Option<String>,
 ) -> Result<(), InboxError> {
     let now: Timestamp = desk.now();
+    // Those that ended by themselves go now, so that the list stays as long as the team is large.
+    for (cookie, old) in desk.txn.list(&schema::SESSIONS, &(), Direction::Ascending, None, usize::MAX)? {
+        if has_ended(&old, now) {
+            desk.txn.delete(&schema::SESSIONS, &cookie);
+        }
+    }
     let session = Session { id: SessionId::new(now, random()), staff: staff.id, begun_at: now, active_at: now };
     desk.txn.put(&schema::SESSIONS, cookie, &session)?;
     let actor = Actor::Staff { id: staff.id, role: staff.role, session: Some(session.id), token: None, address };
     Ok(desk.audit(actor, Action::LoggedIn, [staff.id.0], Outcome::Done)?)
 }
 
+fn has_ended(session: &Session, now: Timestamp) -> bool {
+    now.ms_since(session.active_at) >= IDLE_MS || now.ms_since(session.begun_at) >= SESSION_MS
+}
+
+/// Passwords that are hashed at once. Each takes 19 MiB, and anybody may ask.
+static HASHING: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(2);
+
 /// Runs what needs a processor for a while where it holds nobody up.
 async fn on_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.expect("hashing does not panic")
+    let turn = HASHING.acquire().await.expect("nobody closes it");
+    // The turn ends with the work, also where nobody waits for it any more.
+    let hashed = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    });
+    hashed.await.expect("hashing does not panic")
 }

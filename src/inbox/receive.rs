@@ -49,8 +49,9 @@ impl Inbox {
             parts.push((part.name, self.shared.store.deposit(part.bytes).await?));
         }
         let id = RawId::new(self.clock().now(), random());
-        let record =
-            RawRecord { source: raw.source, line: raw.line, format: raw.format, received_at: raw.received_at, parts };
+        // A source whose clock is ahead must not put its items before everything to come.
+        let received_at = raw.received_at.min(self.clock().now());
+        let record = RawRecord { source: raw.source, line: raw.line, format: raw.format, received_at, parts };
         let line = record.line.clone();
         let stored = self
             .change(move |desk| {

@@ -1,17 +1,13 @@
 //! What staff look at: lists, conversations, files. Each look is audited before anything leaves.
 
-use std::ops::Range;
+use std::{collections::HashSet, ops::Range};
 
-use super::{
-    Cursor, Filter, Inbox, InboxError,
-    board::Counts,
-    desk::{Desk, name_words},
-    work,
-};
+use super::{Cursor, Filter, Inbox, InboxError, board::Counts, desk::name_words, work};
 use crate::{
     model::{
         address::{Address, EmailAddress, PhoneNumber},
         audit::{Action, Outcome},
+        category::Categories,
         conversation::{Contact, Conversation, Glimpse},
         ids::{AttachmentId, ContactId, ConversationId, MessageId, RawId},
         line::{Channel, LineId},
@@ -28,8 +24,11 @@ use crate::{
 
 /// Contacts that one look-up gives at most.
 const MAX_FOUND: usize = 200;
+/// Words of a query that are looked at, and contacts that share a word.
+const MAX_WORDS: usize = 8;
+const MAX_NAMESAKES: usize = 5_000;
 
-/// One conversation in a list, as this person may see it.
+/// One conversation in a list, as this person may see it: the strands that they may not see are gone from it.
 pub struct ListRow {
     pub conversation: Conversation,
     pub contact: Contact,
@@ -61,6 +60,7 @@ pub enum Way {
 }
 
 pub struct Timeline {
+    /// Without the strands that this person may not see.
     pub conversation: Conversation,
     pub contact: Contact,
     pub entries: Vec<Seen>,
@@ -80,7 +80,7 @@ fn list_row(records: &impl Records, who: &Who, id: ConversationId) -> Result<Opt
     let contact = records.get(&schema::CONTACTS, &conversation.contact)?.ok_or(InboxError::NotFound)?;
     let waiting_since = conversation.waiting_since(who.sees());
     let failed = conversation.visible(who.sees()).any(|strand| strand.failed > 0);
-    Ok(Some(ListRow { conversation, contact, glimpse, waiting_since, failed }))
+    Ok(Some(ListRow { conversation: conversation.seen_by(who.sees()), contact, glimpse, waiting_since, failed }))
 }
 
 /// A page of resolved conversations, the most recently active first.
@@ -93,7 +93,8 @@ fn resolved_page(
     let mut hits = Vec::new();
     let mut after = after.map(|cursor| (cursor.at, cursor.id));
     loop {
-        let page = records.list(&schema::RESOLVED, &(), Direction::Descending, after.as_ref(), limit + 1)?;
+        let page =
+            records.list(&schema::RESOLVED, &(), Direction::Descending, after.as_ref(), limit.saturating_add(1))?;
         let Some((last, _)) = page.last() else { return Ok((hits, false)) };
         after = Some(*last);
         for ((at, id), categories) in page {
@@ -105,6 +106,17 @@ fn resolved_page(
             }
         }
     }
+}
+
+/// Whether somebody who sees these categories sees anything of a contact.
+fn is_visible(records: &impl Records, sees: Categories, contact: ContactId) -> Result<bool, InboxError> {
+    for ((_, id), ()) in records.list(&schema::BY_CONTACT, &contact, Direction::Descending, None, MAX_FOUND)? {
+        let conversation: Option<Conversation> = records.get(&schema::CONVERSATIONS, &id)?;
+        if conversation.is_some_and(|conversation| conversation.categories().intersects(sees)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// All conversations of some contacts, the newest first.
@@ -162,36 +174,48 @@ impl Inbox {
         Ok(ListPage { rows, next, counts, sequence })
     }
 
-    /// Contacts with exactly this number, address, or all words of this name.
+    /// Contacts with exactly this number, address, or all words of this name, of whom this person may see something.
     pub async fn look_up(&self, who: &Who, query: &str) -> Result<Vec<ContactId>, InboxError> {
         let query = query.trim().to_owned();
-        let country = self.practice().country.clone();
-        let asking = who.clone();
-        self.change(move |desk| {
-            let exact = EmailAddress::parse(&query)
-                .map(Address::Email)
-                .ok()
-                .or_else(|| PhoneNumber::parse(&query, &country).map(Address::Phone).ok())
-                .unwrap_or_else(|| Address::Named(query.clone()));
-            let lookup = desk.address_lookup(&exact);
-            let mut found: Vec<ContactId> = desk.txn.get(&schema::ADDRESSES, &lookup)?.into_iter().collect();
-            let mut by_name: Option<Vec<ContactId>> = None;
-            for word in name_words(&query) {
-                let lookup = desk.lookup("name", word.as_bytes());
-                let hits = desk.txn.list(&schema::NAMES, &lookup, Direction::Descending, None, 5_000)?;
-                let hits: Vec<ContactId> = hits.into_iter().map(|((_, id), ())| id).collect();
-                by_name = Some(match by_name {
-                    None => hits,
-                    Some(earlier) => earlier.into_iter().filter(|id| hits.contains(id)).collect(),
-                });
+        let (inbox, reader) = (self.clone(), who.clone());
+        let found =
+            self.shared.store.read::<_, InboxError>(move |r| inbox.contacts_like(r, reader.sees(), &query)).await?;
+        let (asking, ids) = (who.clone(), found.clone());
+        self.change(move |desk| Ok(desk.audit(&asking, Action::Searched, ids.iter().map(|id| id.0), Outcome::Done)?))
+            .await?;
+        Ok(found)
+    }
+
+    fn contacts_like(
+        &self,
+        records: &impl Records,
+        sees: Categories,
+        query: &str,
+    ) -> Result<Vec<ContactId>, InboxError> {
+        let exact = EmailAddress::parse(query)
+            .map(Address::Email)
+            .ok()
+            .or_else(|| PhoneNumber::parse(query, &self.practice().country).map(Address::Phone).ok())
+            .unwrap_or_else(|| Address::Named(query.to_owned()));
+        let lookup = records.lookup("address", exact.key().as_bytes());
+        let mut found: Vec<ContactId> = records.get(&schema::ADDRESSES, &lookup)?.into_iter().collect();
+        let mut by_name: Option<Vec<ContactId>> = None;
+        for word in name_words(query).into_iter().take(MAX_WORDS) {
+            let lookup = records.lookup("name", word.as_bytes());
+            let hits = records.list(&schema::NAMES, &lookup, Direction::Descending, None, MAX_NAMESAKES)?;
+            let hits: Vec<ContactId> = hits.into_iter().map(|((_, id), ())| id).collect();
+            let known: Option<HashSet<ContactId>> = by_name.map(|earlier| earlier.into_iter().collect());
+            by_name = Some(hits.into_iter().filter(|id| known.as_ref().is_none_or(|k| k.contains(id))).collect());
+        }
+        found.extend(by_name.unwrap_or_default());
+        let mut shown: Vec<ContactId> = Vec::new();
+        for contact in found {
+            // Whether there is somebody whose every message is hidden would say something about them.
+            if shown.len() < MAX_FOUND && !shown.contains(&contact) && is_visible(records, sees, contact)? {
+                shown.push(contact);
             }
-            found.extend(by_name.unwrap_or_default());
-            found.dedup();
-            found.truncate(MAX_FOUND);
-            desk.audit(&asking, Action::Searched, found.iter().map(|id| id.0), Outcome::Done)?;
-            Ok(found)
-        })
-        .await
+        }
+        Ok(shown)
     }
 
     /// A conversation with its newest `limit` entries.
@@ -213,15 +237,12 @@ impl Inbox {
                 })
                 .await?;
             }
-            Err(InboxError::Denied) => self.denied(who, Action::Opened, id.0).await?,
+            Err(InboxError::Denied) => {
+                self.change(move |desk| Ok(desk.audit(&asking, Action::Opened, [id.0], Outcome::Denied)?)).await?;
+            }
             Err(_) => {}
         }
         opened
-    }
-
-    async fn denied(&self, who: &Who, action: Action, object: u128) -> Result<(), InboxError> {
-        let who = who.clone();
-        self.change(move |desk| Ok(desk.audit(&who, action, [object], Outcome::Denied)?)).await
     }
 
     fn timeline(
@@ -237,7 +258,7 @@ impl Inbox {
             return Err(InboxError::Denied);
         }
         let contact: Contact = records.get(&schema::CONTACTS, &conversation.contact)?.ok_or(InboxError::NotFound)?;
-        let mut newest = records.list(&schema::MESSAGES, &id, Direction::Descending, None, limit + 1)?;
+        let mut newest = records.list(&schema::MESSAGES, &id, Direction::Descending, None, limit.saturating_add(1))?;
         let earlier = newest.len() > limit;
         newest.truncate(limit);
         let entries = newest
@@ -264,6 +285,7 @@ impl Inbox {
         let ways = self.ways(records, who, &conversation, &contact)?;
         let draft = records.get(&schema::DRAFTS, &(who.staff, id))?;
         let cursor = conversation.cursor(who.sees());
+        let conversation = conversation.seen_by(who.sees());
         Ok(Timeline { conversation, contact, entries, earlier, ways, draft, cursor, others, sequence })
     }
 
@@ -310,17 +332,12 @@ impl Inbox {
     /// A message that this person may see; the look is audited.
     async fn look_at(&self, who: &Who, id: MessageId, action: Action) -> Result<Message, InboxError> {
         let asking = who.clone();
-        let looked = self
-            .change(move |desk: &mut Desk<'_, '_>| {
-                let message = desk.visible_message(&asking, id)?;
-                desk.audit(&asking, action, [id.0], Outcome::Done)?;
-                Ok(message)
-            })
-            .await;
-        if matches!(looked, Err(InboxError::Denied)) {
-            self.denied(who, action, id.0).await?;
-        }
-        looked
+        self.change_as(who, action, id.0, move |desk| {
+            let message = desk.visible_message(&asking, id)?;
+            desk.audit(&asking, action, [id.0], Outcome::Done)?;
+            Ok(message)
+        })
+        .await
     }
 
     /// The sanitised HTML of a mail, with the images that it shows by `cid:`.

@@ -12,20 +12,30 @@ use crate::{
         audit::{Action, Actor, Outcome},
         category::Category,
         conversation::Conversation,
-        ids::RawId,
+        ids::{ConversationId, MessageId, RawId},
         line::{Channel, LineId},
         message::{Entry, Event, Inbound, InboundDetail, Message},
         parsed::{Automatic, ParsedText, TextContent, TextPart},
+        time::Timestamp,
     },
     store::{
-        Records,
+        Records, StoreError,
         engine::Direction,
-        schema::{self, OptOut, PartSet, RawRecord},
+        schema::{self, Lookup, OptOut, PartSet, RawRecord},
     },
 };
 
 /// An incomplete text is shown after this time, counted from its first part.
 const SHOW_PARTS_AFTER_MS: i64 = 5 * 60 * 1000;
+/// Parts that come later than this after the first are those of another text: networks give up after a week.
+const COMPLETE_WITHIN_MS: i64 = 7 * 24 * 3600 * 1000;
+/// Parts of a complete text that come once more within this time are the network's repetition.
+const REPEAT_WITHIN_MS: i64 = 3600 * 1000;
+/// Answers to keywords that one number gets in a day: two machines that answer each other would use up the line.
+const MAX_ANSWERS_A_DAY: usize = 6;
+const DAY_MS: i64 = 24 * 3600 * 1000;
+/// Sets of parts that are looked at in one step.
+const PAGE: usize = 500;
 
 /// What a whole text asks this program to do (CTIA Messaging Principles, section 5.1.3, and Spanish equivalents).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +96,9 @@ pub(super) fn file_text(
     record: &RawRecord,
     text: &ParsedText,
 ) -> Result<(), InboxError> {
-    let Some(part) = text.part.filter(|part| part.total > 1) else {
+    // A place outside the text is nonsense: such a part is shown alone.
+    let is_part = |part: &TextPart| part.total > 1 && (1..=part.total).contains(&part.number);
+    let Some(part) = text.part.filter(is_part) else {
         let (body, remarks) = match &text.content {
             TextContent::Picture => (String::new(), vec!["Picture message, cannot be shown".to_owned()]),
             TextContent::Data => (String::new(), vec!["Data message, cannot be shown".to_owned()]),
@@ -95,45 +107,85 @@ pub(super) fn file_text(
         return enter(desk, raw, record, text, body, remarks, None).map(|_| ());
     };
     let lookup = parts_lookup(desk, &record.line, &text.from, &part);
-    let mut set = desk.txn.read(&schema::TEXT_PARTS, &lookup)?.unwrap_or_else(|| PartSet {
+    let mut set = match desk.txn.read(&schema::TEXT_PARTS, &lookup)? {
+        // Phones use their few references again: this is a part of another text.
+        Some(old) if is_over(&old, desk.now()) || contradicts(&old, part, &text.content) => {
+            show_incomplete(desk, &old)?;
+            None
+        }
+        known => known,
+    }
+    .unwrap_or_else(|| PartSet {
         first_at: desk.now(),
         from: text.from.clone(),
         raw,
         message: None,
         parts: Vec::new(),
     });
-    if !set.parts.iter().any(|(known, _)| known.number == part.number) {
-        set.parts.push((part, text.content.clone()));
-        set.parts.sort_by_key(|(part, _)| part.number);
+    let actor = Actor::Line(record.line.clone());
+    if set.parts.iter().any(|(known, _)| known.number == part.number) {
+        return Ok(desk.audit(actor, Action::Filed, [raw.0], Outcome::Done)?);
     }
-    let missing = part.total - set.parts.len() as u8;
+    set.parts.push((part, text.content.clone()));
+    set.parts.sort_by_key(|(part, _)| part.number);
+    let missing = missing(&set);
     match set.message {
         Some((_, id)) => {
             let mut message = desk.message(id)?;
             if let Entry::Inbound(inbound) = &mut message.entry {
-                inbound.text = shown(&set, part.total);
-                inbound.detail = InboundDetail::Text { missing: (missing > 0).then_some((missing, part.total)) };
+                inbound.text = shown(&set);
+                inbound.detail = InboundDetail::Text { missing };
             }
             desk.save_message(&message)?;
-            let conversation = desk.conversation(message.conversation)?;
+            let mut conversation = desk.conversation(message.conversation)?;
+            conversation.grew(&message, desk.now());
+            if !conversation.is_open() {
+                conversation.resolved_at = None;
+                desk.note_event(&mut conversation, None, message.category, Event::Reopened)?;
+            }
             desk.save_conversation(conversation)?;
-            desk.audit(Actor::Line(record.line.clone()), Action::Filed, [raw.0, id.0], Outcome::Done)?;
+            desk.audit(actor, Action::Filed, [raw.0, id.0], Outcome::Done)?;
         }
-        None if missing == 0 => {
-            enter(desk, raw, record, text, shown(&set, part.total), Vec::new(), None)?;
+        None if missing.is_none() => {
+            let message = enter(desk, raw, record, text, shown(&set), Vec::new(), None)?;
+            set.message = Some((message.conversation, message.id));
         }
-        None => desk.audit(Actor::Line(record.line.clone()), Action::Filed, [raw.0], Outcome::Done)?,
+        None => desk.audit(actor, Action::Filed, [raw.0], Outcome::Done)?,
     }
-    if missing == 0 {
-        desk.txn.delete(&schema::TEXT_PARTS, &lookup);
-    } else {
-        desk.txn.put(&schema::TEXT_PARTS, &lookup, &set)?;
+    Ok(desk.txn.put(&schema::TEXT_PARTS, &lookup, &set)?)
+}
+
+/// How many parts are missing of how many.
+fn missing(set: &PartSet) -> Option<(u8, u8)> {
+    let total = set.parts.first().map_or(0, |(part, _)| part.total);
+    let missing = total.saturating_sub(set.parts.len() as u8);
+    (missing > 0).then_some((missing, total))
+}
+
+/// Whether parts that come now belong to another text.
+fn is_over(set: &PartSet, now: Timestamp) -> bool {
+    let kept_for = if missing(set).is_some() { COMPLETE_WITHIN_MS } else { REPEAT_WITHIN_MS };
+    now.ms_since(set.first_at) > kept_for
+}
+
+fn contradicts(set: &PartSet, part: TextPart, content: &TextContent) -> bool {
+    set.parts.iter().any(|(known, said)| known.number == part.number && said != content)
+}
+
+/// Shows a text of which parts are missing, unless it has been shown.
+fn show_incomplete(desk: &mut Desk<'_, '_>, set: &PartSet) -> Result<Option<(ConversationId, MessageId)>, InboxError> {
+    if set.message.is_some() {
+        return Ok(set.message);
     }
-    Ok(())
+    let Some(record) = desk.txn.get(&schema::RAWS, &set.raw)? else { return Ok(None) };
+    let text = ParsedText { from: set.from.clone(), content: TextContent::Text(String::new()), sent: None, part: None };
+    let message = enter(desk, set.raw, &record, &text, shown(set), Vec::new(), missing(set))?;
+    Ok(Some((message.conversation, message.id)))
 }
 
 /// The text so far, with "[…]" where parts are missing.
-fn shown(set: &PartSet, total: u8) -> String {
+fn shown(set: &PartSet) -> String {
+    let total = set.parts.first().map_or(0, |(part, _)| part.total);
     let mut text = String::new();
     let mut run = Vec::new();
     for number in 1..=total {
@@ -164,7 +216,13 @@ fn enter(
     let contact = desk.contact_for(&text.from, None)?;
     let conversation = continued(desk, &contact, &record.line, record.received_at)?;
     let id = conversation.id;
-    let asked = keyword(&body).zip(text.from.phone());
+    // What is left of a longer text may look like a keyword.
+    let asked = keyword(&body).filter(|_| missing.is_none()).zip(text.from.phone());
+    let asked = match asked {
+        // Somebody who never sent STOP means something else by it.
+        Some((Keyword::Start, number)) if !is_opted_out(desk, number)? => None,
+        asked => asked,
+    };
     let inbound = Inbound {
         channel: Channel::Sms,
         line: record.line.clone(),
@@ -237,42 +295,63 @@ fn answer_keyword(
     if let Some(event) = event {
         desk.note_event(&mut conversation, None, Category::Uncategorised, event)?;
     }
-    if let Some(text) = answer {
+    let may_answer = answered_today(desk, conversation.id)? < MAX_ANSWERS_A_DAY;
+    if let Some(text) = answer.filter(|_| may_answer) {
         outbox::queue_automatic_text(desk, &mut conversation, line, number, text)?;
     }
     Ok(desk.save_conversation(conversation)?)
 }
 
+/// How many keywords were answered in this conversation within a day.
+fn answered_today(desk: &Desk<'_, '_>, id: ConversationId) -> Result<usize, InboxError> {
+    let now = desk.now();
+    let newest = desk.txn.list(&schema::MESSAGES, &id, Direction::Descending, None, 50)?;
+    let automatic = |message: &Message| {
+        now.ms_since(message.at) < DAY_MS && message.outbound().is_some_and(|outbound| outbound.author.is_none())
+    };
+    Ok(newest.iter().filter(|(_, message)| automatic(message)).count())
+}
+
 impl Inbox {
     /// Shows texts of which parts are missing for too long, marked incomplete; they complete later. Gives how many.
+    /// Forgets those to which no part can come any more.
     pub async fn show_incomplete_texts(&self) -> Result<usize, InboxError> {
-        self.change(|desk| {
-            let now = desk.now();
-            let waiting = desk.txn.list(&schema::TEXT_PARTS, &(), Direction::Ascending, None, 1_000)?;
-            let mut count = 0;
-            for (lookup, mut set) in waiting {
-                if set.message.is_some() || now.ms_since(set.first_at) < SHOW_PARTS_AFTER_MS {
-                    continue;
+        let now = self.clock().now();
+        let (mut count, mut after) = (0, None);
+        loop {
+            let page = self
+                .shared
+                .store
+                .read::<_, StoreError>(move |r| {
+                    r.list(&schema::TEXT_PARTS, &(), Direction::Ascending, after.as_ref(), PAGE)
+                })
+                .await?;
+            let Some((last, _)) = page.last() else { return Ok(count) };
+            after = Some(*last);
+            for (lookup, set) in page {
+                let is_late = set.message.is_none() && now.ms_since(set.first_at) >= SHOW_PARTS_AFTER_MS;
+                if is_late || is_over(&set, now) {
+                    count += usize::from(self.look_after_parts(lookup).await?);
                 }
-                let (Some(record), Some((part, _))) = (desk.txn.get(&schema::RAWS, &set.raw)?, set.parts.first())
-                else {
-                    continue;
-                };
-                let missing = part.total - set.parts.len() as u8;
-                let text = ParsedText {
-                    from: set.from.clone(),
-                    content: TextContent::Text(String::new()),
-                    sent: None,
-                    part: None,
-                };
-                let body = shown(&set, part.total);
-                let total = part.total;
-                let message = enter(desk, set.raw, &record, &text, body, Vec::new(), Some((missing, total)))?;
-                set.message = Some((message.conversation, message.id));
-                desk.txn.put(&schema::TEXT_PARTS, &lookup, &set)?;
-                count += 1;
             }
-            Ok(count)
+        }
+    }
+
+    /// Gives whether an incomplete text was shown.
+    async fn look_after_parts(&self, lookup: Lookup) -> Result<bool, InboxError> {
+        self.change(move |desk| {
+            let Some(mut set) = desk.txn.read(&schema::TEXT_PARTS, &lookup)? else { return Ok(false) };
+            let now = desk.now();
+            let is_late = set.message.is_none() && now.ms_since(set.first_at) >= SHOW_PARTS_AFTER_MS;
+            if is_late {
+                set.message = show_incomplete(desk, &set)?;
+                desk.txn.put(&schema::TEXT_PARTS, &lookup, &set)?;
+            }
+            if is_over(&set, now) {
+                desk.txn.delete(&schema::TEXT_PARTS, &lookup);
+                desk.audit(Actor::Daemon, Action::Filed, [set.raw.0], Outcome::Done)?;
+            }
+            Ok(is_late)
         })
         .await
     }

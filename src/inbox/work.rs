@@ -5,7 +5,7 @@ use crate::{
     model::{
         address::{Address, EmailAddress},
         audit::{Action, Actor, Outcome},
-        category::Category,
+        category::{Categories, Category},
         conversation::Conversation,
         ids::{ConversationId, MessageId, StaffId},
         line::{Channel, LineId},
@@ -23,13 +23,19 @@ use crate::{
     },
 };
 
-/// Characters that a text may have: ten parts of UCS-2.
+/// UTF-16 units that a text may have: ten parts of UCS-2.
 const MAX_TEXT_CHARS: usize = 670;
 const MAX_MAIL_CHARS: usize = 100_000;
 const MAX_NOTE_CHARS: usize = 20_000;
+const MAX_SUBJECT_CHARS: usize = 1_000;
+const MAX_CC: usize = 500;
+/// Message-IDs in the References of an answer, the newest.
+const MAX_REFERENCES: usize = 20;
 const MAX_FILES: usize = 20;
 /// What most mail servers still take, in bytes before encoding.
 const MAX_FILES_BYTES: usize = 18 << 20;
+/// Voicemails of which a PBX is told in one go.
+const MAX_TO_MARK: usize = 100;
 /// Messages of one conversation that a change of category looks at.
 const MAX_TIMELINE: usize = 20_000;
 
@@ -108,8 +114,8 @@ fn handle_voicemails(desk: &mut Desk<'_, '_>, who: &Who, id: ConversationId) -> 
 impl Inbox {
     /// Gives a conversation to somebody, or to nobody.
     pub async fn assign(&self, who: &Who, id: ConversationId, to: Option<StaffId>) -> Result<(), InboxError> {
-        let who = who.clone();
-        self.change(move |desk| {
+        let (asking, who) = (who, who.clone());
+        self.change_as(asking, Action::Assigned, id.0, move |desk| {
             let mut conversation = desk.visible_conversation(&who, id)?;
             if let Some(to) = to {
                 let staff: Staff = desk.txn.read(&schema::STAFF, &to)?.ok_or(InboxError::NotFound)?;
@@ -141,8 +147,8 @@ impl Inbox {
         if text.chars().count() > MAX_NOTE_CHARS {
             return invalid("This note is too long: 20,000 characters at most.");
         }
-        let who = who.clone();
-        self.change(move |desk| {
+        let (asking, who) = (who, who.clone());
+        self.change_as(asking, Action::Noted, id.0, move |desk| {
             let mut conversation = desk.visible_conversation(&who, id)?;
             let message = Message {
                 id: desk.new_message_id(),
@@ -166,9 +172,12 @@ impl Inbox {
     /// Nobody waits any more in what this person sees; the conversation closes when nobody waits in the rest either.
     /// Gives whether it closed.
     pub async fn resolve(&self, who: &Who, id: ConversationId) -> Result<bool, InboxError> {
-        let who = who.clone();
-        self.change(move |desk| {
+        let (asking, who) = (who, who.clone());
+        self.change_as(asking, Action::Resolved, id.0, move |desk| {
             let mut conversation = desk.visible_conversation(&who, id)?;
+            if !conversation.is_open() {
+                return Ok(true);
+            }
             let closed = resolve(desk, &who, &mut conversation)?;
             desk.save_conversation(conversation)?;
             Ok(closed)
@@ -177,13 +186,12 @@ impl Inbox {
     }
 
     pub async fn reopen(&self, who: &Who, id: ConversationId) -> Result<(), InboxError> {
-        let who = who.clone();
-        self.change(move |desk| {
+        let (asking, who) = (who, who.clone());
+        self.change_as(asking, Action::Reopened, id.0, move |desk| {
             let mut conversation = desk.visible_conversation(&who, id)?;
             if conversation.is_open() {
                 return Ok(());
             }
-            // The old key of the list of resolved ones goes by the last activity, so it is saved before it changes.
             conversation.resolved_at = None;
             let now = desk.now();
             let category = category_here(desk, &who, &conversation)?;
@@ -200,8 +208,8 @@ impl Inbox {
     /// Says what a message is about, which decides who sees it. Staff may pick a category that they do not see
     /// themselves: a receptionist hands a clinical question on.
     pub async fn categorise(&self, who: &Who, id: MessageId, to: Category) -> Result<(), InboxError> {
-        let who = who.clone();
-        self.change(move |desk| {
+        let (asking, who) = (who, who.clone());
+        self.change_as(asking, Action::Categorised, id.0, move |desk| {
             let mut message = desk.visible_message(&who, id)?;
             let from = message.category;
             if from == to {
@@ -220,6 +228,10 @@ impl Inbox {
                 .map(|(_, message)| message)
                 .collect();
             conversation.restrand(&timeline, id, from);
+            if changes_recipient(&timeline, id) {
+                // Who is just writing an answer would write to somebody else than the composer showed.
+                conversation.unsettle(Categories::of(&[from, to]));
+            }
             desk.note_event(&mut conversation, Some(&who), to, Event::Categorised { message: id, from, to })?;
             desk.audit(&who, Action::Categorised, [id.0], Outcome::Done)?;
             Ok(desk.save_conversation(conversation)?)
@@ -229,11 +241,16 @@ impl Inbox {
 
     /// Keeps what somebody began to write; an empty draft is removed. Gives when it was saved.
     pub async fn save_draft(&self, who: &Who, id: ConversationId, draft: Draft) -> Result<Timestamp, InboxError> {
-        if draft.text.chars().count() > MAX_MAIL_CHARS || draft.note.chars().count() > MAX_NOTE_CHARS {
+        let subject = draft.subject.as_deref().unwrap_or_default();
+        if draft.text.chars().count() > MAX_MAIL_CHARS
+            || draft.note.chars().count() > MAX_NOTE_CHARS
+            || subject.chars().count() > MAX_SUBJECT_CHARS
+            || draft.cc.as_ref().is_some_and(|cc| cc.len() > MAX_CC)
+        {
             return invalid("This is too long to be kept.");
         }
-        let who = who.clone();
-        self.change(move |desk| {
+        let (asking, who) = (who, who.clone());
+        self.change_as(asking, Action::Drafted, id.0, move |desk| {
             desk.visible_conversation(&who, id)?;
             let mut draft = draft.clone();
             draft.saved_at = desk.now();
@@ -255,7 +272,7 @@ impl Inbox {
         check_text(&reply, line.channel)?;
         // The conflict is looked for before large files are written, and again when the reply is queued.
         let (early, cursor, id) = (who.clone(), reply.cursor, reply.conversation);
-        self.change(move |desk| {
+        self.change_as(who, Action::Queued, id.0, move |desk| {
             let conversation = desk.visible_conversation(&early, id)?;
             check_cursor(&conversation, &early, cursor)
         })
@@ -264,15 +281,17 @@ impl Inbox {
         for file in files {
             attachments.push(self.attach(file).await?);
         }
-        let who = who.clone();
+        let (asking, who) = (who, who.clone());
         let undo_ms = self.practice().undo_ms;
-        self.change(move |desk| {
+        self.change_as(asking, Action::Queued, id.0, move |desk| {
             let mut conversation = desk.visible_conversation(&who, reply.conversation)?;
             check_cursor(&conversation, &who, reply.cursor)?;
             let category = category_here(desk, &who, &conversation)?;
             let due_at = desk.now().plus_ms(undo_ms);
             let outbound = compose(desk, &who, &conversation, &reply, line.channel, &attachments, due_at)?;
             let message = outbox::queue(desk, &mut conversation, category, outbound, due_at)?;
+            let waited = conversation.visible(who.sees());
+            let answers = waited.filter_map(|s| Some((s.category, s.waiting_since?))).collect();
             conversation.answered(who.sees());
             handle_voicemails(desk, &who, conversation.id)?;
             if let Some(mut draft) = desk.txn.read(&schema::DRAFTS, &(who.staff, conversation.id))? {
@@ -282,9 +301,8 @@ impl Inbox {
                 keep_draft(desk, &who, conversation.id, &draft)?;
             }
             desk.audit(&who, Action::Queued, [message.0, conversation.id.0], Outcome::Done)?;
-            if reply.resolve {
-                resolve(desk, &who, &mut conversation)?;
-            }
+            let resolves = reply.resolve && conversation.is_open() && resolve(desk, &who, &mut conversation)?;
+            outbox::note_answers(desk, message, answers, resolves)?;
             desk.save_conversation(conversation)?;
             Ok(message)
         })
@@ -298,9 +316,11 @@ impl Inbox {
             .store
             .read::<_, InboxError>(move |r| {
                 let mut items = Vec::new();
-                for (id, of) in r.list(&schema::TO_MARK_HEARD, &(), Direction::Ascending, None, 100)? {
-                    let Some(home) = r.get(&schema::HOMES, &id)?.filter(|_| of == line) else { continue };
-                    let message = r.get(&schema::MESSAGES, &(home, id))?.ok_or(InboxError::NotFound)?;
+                let waiting = r.list(&schema::TO_MARK_HEARD, &(), Direction::Ascending, None, usize::MAX)?;
+                // Those of another PBX, which may be away for long, do not stand in the way.
+                for (id, _) in waiting.into_iter().filter(|(_, of)| *of == line).take(MAX_TO_MARK) {
+                    let Some(home) = r.get(&schema::HOMES, &id)? else { continue };
+                    let Some(message) = r.get(&schema::MESSAGES, &(home, id))? else { continue };
                     let detail = message.inbound().map(|inbound| &inbound.detail);
                     if let Some(InboundDetail::Voicemail { at_pbx, .. }) = detail {
                         items.push((id, at_pbx.clone()));
@@ -362,12 +382,9 @@ fn check_cursor(conversation: &Conversation, who: &Who, cursor: u64) -> Result<(
 }
 
 fn resolve(desk: &mut Desk<'_, '_>, who: &Who, conversation: &mut Conversation) -> Result<bool, InboxError> {
-    if !conversation.is_open() {
-        return Ok(true);
-    }
     conversation.answered(who.sees());
     handle_voicemails(desk, who, conversation.id)?;
-    let closed = conversation.waiting_since(crate::model::category::Categories::ALL).is_none();
+    let closed = conversation.waiting_since(Categories::ALL).is_none();
     let category = category_here(desk, who, conversation)?;
     desk.note_event(conversation, Some(who), category, Event::Resolved)?;
     if closed {
@@ -383,7 +400,8 @@ fn check_text(reply: &Reply, channel: Channel) -> Result<(), InboxError> {
         return invalid("Write something first.");
     }
     match channel {
-        Channel::Sms if length > MAX_TEXT_CHARS => {
+        Channel::Sms if reply.text.encode_utf16().count() > MAX_TEXT_CHARS => {
+            let length = reply.text.encode_utf16().count();
             Err(InboxError::Invalid(format!("This text is too long: {length} of {MAX_TEXT_CHARS} characters.")))
         }
         Channel::Mail if length > MAX_MAIL_CHARS => invalid("This mail is too long: 100,000 characters at most."),
@@ -432,7 +450,8 @@ pub(super) fn mail_recipients(
         let address = desk_addresses.iter().find(|address| address.email().is_some());
         return (address.map(|address| Recipient { name: None, address: address.clone() }), Vec::new());
     };
-    let first = match reply_to {
+    // A Reply-To of our own would answer ourselves.
+    let first = match reply_to.as_ref().filter(|mailbox| !is_own(&mailbox.address)) {
         Some(mailbox) => Some(recipient(mailbox)),
         None => {
             inbound.from.email().map(|_| Recipient { name: inbound.from_name.clone(), address: inbound.from.clone() })
@@ -520,11 +539,26 @@ fn compose(
     if let Some(inbound) = inbound
         && let InboundDetail::Mail { message_id, references, .. } = &inbound.detail
     {
-        outbound.in_reply_to.clone_from(message_id);
-        outbound.references = references.iter().rev().take(20).rev().cloned().chain(message_id.clone()).collect();
+        outbound.in_reply_to = message_id.clone().filter(|id| is_message_id(id));
+        let earlier = references.iter().filter(|id| is_message_id(id)).cloned();
+        outbound.references = earlier.chain(outbound.in_reply_to.clone()).collect();
+        let too_many = outbound.references.len().saturating_sub(MAX_REFERENCES);
+        outbound.references.drain(..too_many);
     }
     outbound.subject = Some(typed.unwrap_or_else(|| reply_subject(inbound.and_then(|i| i.subject.as_deref()))));
     Ok(outbound)
+}
+
+/// What may stand between angle brackets in a header without breaking it (RFC 5322 section 3.6.4).
+fn is_message_id(id: &str) -> bool {
+    (1..=250).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'\\'))
+}
+
+/// Whether hiding or showing this message changes whom an answer by mail goes to.
+fn changes_recipient(timeline: &[Message], moved: MessageId) -> bool {
+    let of = |message: &Message| mail_recipients(&[], Some(message), |_| false).0.map(|to| to.address.key());
+    let moved = timeline.iter().find(|message| message.id == moved).and_then(of);
+    moved.is_some() && timeline.iter().filter_map(of).any(|other| Some(other) != moved)
 }
 
 fn one_line(text: &str) -> String {

@@ -102,6 +102,20 @@ impl Conversation {
         self.visible(sees).filter_map(|strand| strand.waiting_since).min()
     }
 
+    /// The conversation without everything that such a person may not see.
+    #[must_use]
+    pub fn seen_by(mut self, sees: Categories) -> Self {
+        self.revision = self.cursor(sees);
+        self.last_activity = self.glimpse(sees).map_or(self.last_activity, |glimpse| glimpse.at);
+        self.strands.retain(|strand| sees.contains(strand.category));
+        self
+    }
+
+    /// Sends that failed or may have, whoever may see them.
+    pub fn has_failed_sends(&self) -> bool {
+        self.strands.iter().any(|strand| strand.failed > 0)
+    }
+
     /// What a composer has to have seen before it may send.
     pub fn cursor(&self, sees: Categories) -> u64 {
         self.visible(sees).map(|strand| strand.revision).max().unwrap_or(0)
@@ -134,10 +148,10 @@ impl Conversation {
             strand.revision = revision;
         }
         match &message.entry {
-            Entry::Inbound(inbound) if inbound.automatic.is_none() => {
+            Entry::Inbound(_) if is_awaiting(message) => {
                 strand.waiting_since = Some(strand.waiting_since.map_or(message.at, |since| since.min(message.at)));
             }
-            Entry::Outbound(outbound) if outbound.state.needs_staff() => strand.failed += 1,
+            Entry::Outbound(outbound) if outbound.state.needs_staff() => strand.failed = strand.failed.saturating_add(1),
             _ => {}
         }
     }
@@ -149,11 +163,45 @@ impl Conversation {
         }
     }
 
+    /// An answer was taken back before it left: those whom it answered wait again.
+    pub fn unanswered(&mut self, waited: &[(Category, Timestamp)]) {
+        for (category, since) in waited {
+            let place = self.strands.iter().position(|strand| strand.category == *category);
+            // Recategorised meanwhile: then the newest strand is the likeliest.
+            let newest = || (0..self.strands.len()).max_by_key(|at| self.strands[*at].latest.at);
+            if let Some(strand) = place.or_else(newest).and_then(|place| self.strands.get_mut(place)) {
+                strand.waiting_since = Some(strand.waiting_since.map_or(*since, |other| other.min(*since)));
+            }
+        }
+    }
+
+    /// A message says more than when it came, such as a text whose last part was late: who read it reads it again.
+    pub fn grew(&mut self, message: &Message, now: Timestamp) {
+        self.revision += 1;
+        self.last_activity = self.last_activity.max(now);
+        let (revision, glimpse) = (self.revision, glimpse_of(message));
+        let strand = self.strand_mut(message.category, &glimpse);
+        if strand.latest.message == message.id {
+            strand.latest = glimpse;
+        }
+        strand.revision = revision;
+        strand.waiting_since.get_or_insert(now);
+    }
+
+    /// Composers of those who see one of these categories have to look again.
+    pub fn unsettle(&mut self, categories: Categories) {
+        self.revision += 1;
+        let revision = self.revision;
+        for strand in self.strands.iter_mut().filter(|strand| categories.contains(strand.category)) {
+            strand.revision = revision;
+        }
+    }
+
     /// A send of this category came into need of staff, or out of it.
     pub fn count_failed(&mut self, category: Category, before: bool, after: bool) {
         if let Some(strand) = self.strands.iter_mut().find(|strand| strand.category == category) {
             match (before, after) {
-                (false, true) => strand.failed += 1,
+                (false, true) => strand.failed = strand.failed.saturating_add(1),
                 (true, false) => strand.failed = strand.failed.saturating_sub(1),
                 _ => {}
             }
@@ -162,42 +210,47 @@ impl Conversation {
 
     /// Builds the strands again after a message changed its category. `messages` is the whole timeline.
     pub fn restrand(&mut self, messages: &[Message], moved: MessageId, from: Category) {
-        let was_waiting = self.strands.iter().find(|s| s.category == from).and_then(|s| s.waiting_since);
-        let waiting: Vec<(Category, Option<Timestamp>)> =
-            self.strands.iter().map(|strand| (strand.category, strand.waiting_since)).collect();
-        let revisions: Vec<(Category, u64)> = self.strands.iter().map(|s| (s.category, s.revision)).collect();
+        let old = std::mem::take(&mut self.strands);
         let (activity, revision) = (self.last_activity, self.revision);
-        self.strands.clear();
         for message in messages {
             self.add(message);
         }
         (self.last_activity, self.revision) = (activity, revision);
-        // Answered strands stay answered; the moved message waits where it now is if it waited before.
+        let Some(message) = messages.iter().find(|message| message.id == moved) else {
+            self.strands = old;
+            return;
+        };
+        // Who was answered stays answered.
         for strand in &mut self.strands {
-            let before =
-                waiting.iter().find(|(category, _)| *category == strand.category).and_then(|(_, since)| *since);
-            let moved_here = messages
-                .iter()
-                .find(|message| message.id == moved && message.category == strand.category)
-                .filter(|message| matches!(message.entry, Entry::Inbound(_)))
-                .and_then(|message| was_waiting.filter(|since| message.at >= *since).map(|_| message.at));
-            let still = before.filter(|since| {
-                messages.iter().any(|message| {
-                    message.category == strand.category
-                        && message.at >= *since
-                        && matches!(message.entry, Entry::Inbound(_))
-                })
-            });
-            // Whoever comes to see the moved message has not seen it yet.
-            let seen = revisions.iter().find(|(category, _)| *category == strand.category).map_or(0, |(_, r)| *r);
-            let arrived = messages.iter().any(|m| m.id == moved && m.category == strand.category);
-            strand.revision = if arrived { revision } else { seen };
-            strand.waiting_since = match (still, moved_here) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
+            let before = old.iter().find(|before| before.category == strand.category);
+            strand.waiting_since = before.and_then(|before| before.waiting_since);
+            strand.revision = before.map_or(0, |before| before.revision);
+        }
+        let since = old.iter().find(|strand| strand.category == from).and_then(|strand| strand.waiting_since);
+        let left = messages.iter().filter(|other| other.category == from && other.id != moved && is_awaiting(other));
+        let is_newest = left.clone().all(|other| (other.at, other.id) < (message.at, message.id));
+        let still = since.and_then(|since| left.map(|other| other.at).filter(|at| *at >= since).min());
+        let from_is_left = self.strands.iter().any(|strand| strand.category == from);
+        // A conversation that staff reopened waits since later than any message: the newest one carries that.
+        let takes_along = is_awaiting(message) && since.is_some_and(|since| message.at >= since || is_newest);
+        for strand in &mut self.strands {
+            if strand.category == message.category {
+                // Whoever comes to see the moved message has not seen it yet.
+                strand.revision = revision;
+                if let Some(since) = since.filter(|_| takes_along || !from_is_left) {
+                    let at = if is_awaiting(message) { since.max(message.at) } else { since };
+                    strand.waiting_since = Some(strand.waiting_since.map_or(at, |other| other.min(at)));
+                }
+            } else if strand.category == from && takes_along {
+                strand.waiting_since = still;
+            }
         }
     }
+}
+
+/// Whether somebody waits for an answer to this.
+fn is_awaiting(message: &Message) -> bool {
+    message.inbound().is_some_and(|inbound| inbound.automatic.is_none())
 }
 
 fn glimpse_of(message: &Message) -> Glimpse {

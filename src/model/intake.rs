@@ -46,7 +46,8 @@ pub enum RawFormat {
     Rfc5322,
     /// One part: the TPDU with its SMSC octets (3GPP TS 23.040), binary.
     SmsPdu,
-    /// `msg.txt`, then at most one audio part whose name carries the extension (`msg.WAV`, `msg.gsm`, `msg.wav`).
+    /// The `.txt`, then at most one audio part. Names are paths below the spool (`default/100/INBOX/msg0000.txt`), since
+    /// context and mailbox stand only there, and the audio's extension says how it is encoded.
     AsteriskVoicemail,
 }
 

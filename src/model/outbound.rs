@@ -5,7 +5,8 @@
 //!   │           ├──────→ Queued (refused for now, nothing left)
 //!   │           ├──────→ Failed
 //!   │           └──────→ Unconfirmed → Sent · Delivered · Queued (asked for) · Failed · Cancelled (given up)
-//!   └→ Cancelled                 Sent → Failed (a bounce or a negative report)
+//!   ├→ Cancelled                 Sent → Failed (a bounce or a negative report)
+//!   └→ Failed (its line is not set up any more)
 //! ```
 
 use serde::{Deserialize, Serialize};

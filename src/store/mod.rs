@@ -14,6 +14,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     ops::Bound,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, mpsc},
 };
@@ -58,6 +59,9 @@ pub enum StoreError {
     InUse { path: PathBuf },
     #[error("the store is closed")]
     Closed,
+    /// The use case alone is to blame: it changed nothing, and everybody else's goes on.
+    #[error("a use case panicked")]
+    Panicked,
 }
 
 struct Inner {
@@ -81,7 +85,17 @@ pub struct Store {
 struct Request {
     /// Runs the use case; `false` means that it changed its mind and nothing is to be committed.
     run: Box<dyn FnMut(&mut Txn<'_>) -> bool + Send>,
-    done: oneshot::Sender<Result<Sequence, StoreError>>,
+    /// Empty once it has been answered.
+    done: Option<oneshot::Sender<Result<Sequence, StoreError>>>,
+}
+
+impl Request {
+    fn answer(&mut self, result: Result<Sequence, StoreError>) {
+        if let Some(done) = self.done.take() {
+            // Whoever asked may have gone away; what is durable stays.
+            let _ = done.send(result);
+        }
+    }
 }
 
 enum Order {
@@ -154,7 +168,7 @@ impl Store {
             commit
         });
         let (done, answer) = oneshot::channel();
-        self.writer.send(Order::Write(Request { run, done })).map_err(|_| StoreError::Closed)?;
+        self.writer.send(Order::Write(Request { run, done: Some(done) })).map_err(|_| StoreError::Closed)?;
         let sequence = answer.await.map_err(|_| StoreError::Closed)??;
         let outcome = slot.lock().expect("nobody panics while holding it").take().expect("the use case ran");
         outcome.map(|value| (value, sequence))
@@ -267,9 +281,14 @@ fn write_groups(
             }
             next = if group.len() < MAX_GROUP && closing.is_none() { orders.try_recv().ok() } else { None };
         }
+        if *failed.borrow() {
+            // What the disk holds is unknown until the journal is read again.
+            group.iter_mut().for_each(|request| request.answer(Err(StoreError::Closed)));
+            continue;
+        }
         match run_group(inner, &mut group) {
             Err(StoreError::Engine(EngineError::Conflict)) => {
-                for request in group {
+                for request in group.into_iter().filter(|request| request.done.is_some()) {
                     let mut alone = vec![request];
                     let mut result = Err(EngineError::Conflict.into());
                     for _ in 0..MAX_CONFLICTS {
@@ -288,7 +307,7 @@ fn write_groups(
 }
 
 fn answer(
-    group: Vec<Request>,
+    mut group: Vec<Request>,
     result: Result<Sequence, StoreError>,
     committed: &watch::Sender<Sequence>,
     failed: &watch::Sender<bool>,
@@ -296,26 +315,25 @@ fn answer(
     match result {
         Ok(sequence) => {
             committed.send_if_modified(|last| std::mem::replace(last, sequence) != sequence);
-            for request in group {
-                // Whoever asked may have gone away; what is durable stays.
-                let _ = request.done.send(Ok(sequence));
-            }
+            group.iter_mut().for_each(|request| request.answer(Ok(sequence)));
         }
         Err(error) => {
-            if matches!(error, StoreError::Engine(EngineError::NotDurable { .. })) {
+            // A batch may stand in the journal but not in the index: only a replay makes them agree again.
+            if !matches!(error, StoreError::Engine(EngineError::Conflict)) {
                 failed.send_replace(true);
             }
             let text = error.to_string();
             let mut first = Some(error);
-            for request in group {
+            for request in &mut group {
                 let error = first.take().unwrap_or_else(|| EngineError::Index { what: text.clone() }.into());
-                let _ = request.done.send(Err(error));
+                request.answer(Err(error));
             }
         }
     }
 }
 
-/// Runs the use cases one after another and commits those that want it together.
+/// Runs the use cases one after another and commits those that want it together. One that panics is answered here and
+/// takes nobody with it.
 fn run_group(inner: &Inner, group: &mut [Request]) -> Result<Sequence, StoreError> {
     let mut overlay = BTreeMap::new();
     let mut batches = Vec::new();
@@ -328,7 +346,12 @@ fn run_group(inner: &Inner, group: &mut [Request]) -> Result<Sequence, StoreErro
             read: BTreeMap::new(),
             hooks: Vec::new(),
         };
-        if (request.run)(&mut txn) && !txn.is_empty() {
+        // Nothing of a transaction outlives a panic: its changes and hooks are dropped with it.
+        let Ok(wants_commit) = catch_unwind(AssertUnwindSafe(|| (request.run)(&mut txn))) else {
+            request.answer(Err(StoreError::Panicked));
+            continue;
+        };
+        if wants_commit && !txn.is_empty() {
             let preconditions = txn.preconditions();
             let changes = std::mem::take(&mut txn.changes);
             hooks.push(std::mem::take(&mut txn.hooks));
@@ -340,10 +363,16 @@ fn run_group(inner: &Inner, group: &mut [Request]) -> Result<Sequence, StoreErro
     if batches.is_empty() {
         return Ok(inner.engine.last());
     }
-    let last = inner.engine.commit(&batches)?;
+    // sled 0.34 panics on some damage instead of giving an error.
+    let last = catch_unwind(AssertUnwindSafe(|| inner.engine.commit(&batches)))
+        .unwrap_or_else(|_| Err(EngineError::Index { what: "the engine panicked".to_owned() }))?;
     let first = last + 1 - batches.len() as Sequence;
     for (place, hooks) in hooks.into_iter().enumerate() {
-        hooks.into_iter().for_each(|hook| hook(first + place as Sequence));
+        for hook in hooks {
+            if catch_unwind(AssertUnwindSafe(|| hook(first + place as Sequence))).is_err() {
+                tracing::error!("what follows a commit panicked");
+            }
+        }
     }
     Ok(last)
 }
@@ -380,10 +409,14 @@ pub trait Records {
         prefix.encode(&mut start);
         let (mut low, mut high) = prefix_range(&start);
         if let Some(after) = after {
-            let bound = Bound::Excluded(raw_key(table, after));
+            let after = raw_key(table, after);
+            // A place outside the prefix would make a range that ends before it begins.
+            if !after.starts_with(&start) {
+                return Ok(Vec::new());
+            }
             match direction {
-                Direction::Ascending => low = bound,
-                Direction::Descending => high = bound,
+                Direction::Ascending => low = Bound::Excluded(after),
+                Direction::Descending => high = Bound::Excluded(after),
             }
         }
         self.raw_scan((low, high), direction, limit)?
@@ -677,6 +710,81 @@ mod tests {
             r.unwrap();
         });
         assert_eq!(all(&store).await, [(0, "100".to_owned())]);
+    }
+
+    /// A use case with a defect fails alone: what is written with it and after it goes on.
+    #[tokio::test]
+    async fn a_panicking_use_case_takes_nobody_with_it() {
+        let (dir, kek) = (tempfile::tempdir().unwrap(), Kek::random());
+        let store = open(dir.path(), &kek);
+        let good = |key: u64| store.write::<_, StoreError>(move |txn| txn.put(&NUMBERS, &key, &key.to_string()));
+        let bad = store.write::<(), StoreError>(|txn| {
+            txn.put(&NUMBERS, &7, &"half done".to_owned())?;
+            txn.after_commit(|_| unreachable!("nothing was committed"));
+            panic!("a defect")
+        });
+        let late = store.write::<_, StoreError>(|txn| {
+            txn.after_commit(|_| panic!("a defect after the commit"));
+            txn.put(&NUMBERS, &8, &"8".to_owned())
+        });
+        let (one, bad, late, two) = tokio::join!(good(1), bad, late, good(2));
+        assert!(matches!(bad, Err(StoreError::Panicked)));
+        assert!(one.is_ok() && late.is_ok() && two.is_ok());
+        put(&store, 3, "3").await;
+        assert_eq!(all(&store).await.iter().map(|(k, _)| *k).collect::<Vec<_>>(), [1, 2, 3, 8]);
+        assert!(!*store.failed().borrow());
+    }
+
+    /// After a commit whose fate is unknown nothing more is written until the process has come back by replay.
+    #[tokio::test]
+    async fn a_failed_store_refuses_all_further_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Arc::new(engine::memory::Memory::default());
+        let store = Store::over(engine.clone(), dir.path(), Clock::manual(Timestamp::default()));
+        engine.refuse_commits.store(true, Ordering::SeqCst);
+        assert!(store.write::<_, StoreError>(|txn| txn.put(&NUMBERS, &1, &"one".to_owned())).await.is_err());
+        engine.refuse_commits.store(false, Ordering::SeqCst);
+        let refused = store.write::<_, StoreError>(|txn| txn.put(&NUMBERS, &2, &"two".to_owned())).await;
+        assert!(matches!(refused, Err(StoreError::Closed)));
+        assert!(all(&store).await.is_empty());
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
+        /// Lists inside a transaction are what they would be after its commit, in both directions, at every limit and
+        /// from every place.
+        #[test]
+        fn a_transaction_lists_like_a_committed_store(
+            before in proptest::collection::btree_set(0_u64..12, 0..10),
+            steps in proptest::collection::vec((0_u64..12, proptest::bool::ANY), 0..12),
+            limit in 0_usize..8,
+            after in proptest::option::of(0_u64..12),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::over(
+                Arc::new(engine::memory::Memory::default()), dir.path(), Clock::manual(Timestamp::default()));
+            let lists = |r: &dyn Fn(Direction) -> Vec<(u64, String)>| {
+                (r(Direction::Ascending), r(Direction::Descending))
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (inside, outside) = runtime.block_on(async {
+                for key in before {
+                    put(&store, key, "before").await;
+                }
+                let (inside, _) = store.write::<_, StoreError>(move |txn| {
+                    for (key, puts) in &steps {
+                        if *puts { txn.put(&NUMBERS, key, &"inside".to_owned())? } else { txn.delete(&NUMBERS, key) }
+                    }
+                    let txn = &*txn;
+                    Ok(lists(&|direction| txn.list(&NUMBERS, &(), direction, after.as_ref(), limit).unwrap()))
+                }).await.unwrap();
+                let outside = store.read::<_, StoreError>(move |r| {
+                    Ok(lists(&|direction| r.list(&NUMBERS, &(), direction, after.as_ref(), limit).unwrap()))
+                }).await.unwrap();
+                (inside, outside)
+            });
+            proptest::prop_assert_eq!(inside, outside);
+        }
     }
 
     #[tokio::test]

@@ -8,13 +8,13 @@ use super::table::Table;
 use crate::model::{
     address::{Address, EmailAddress},
     audit::AuditEvent,
-    category::Categories,
+    category::{Categories, Category},
     conversation::{Contact, Conversation},
     ids::{AttachmentId, ContactId, ConversationId, MessageId, RawId, SessionId, StaffId, TokenId},
     intake::{RawFormat, SourceKey},
     line::{Channel, LineId},
     message::{Content, Message},
-    parsed::{TextContent, TextPart},
+    parsed::{ReportOutcome, TextContent, TextPart},
     staff::{Role, Staff},
     time::Timestamp,
 };
@@ -44,7 +44,7 @@ pub const NAMES: Table<(Lookup, ContactId), ()> = Table::new(9, "names", 1);
 pub const CONVERSATIONS: Table<ConversationId, Conversation> = Table::new(10, "conversations", 1);
 /// A contact's conversations, oldest first.
 pub const BY_CONTACT: Table<(ContactId, ConversationId), ()> = Table::new(11, "by_contact", 1);
-/// Conversations that are open, which the inbox keeps in memory.
+/// Conversations that are open or have failed sends, which the inbox keeps in memory.
 pub const OPEN: Table<ConversationId, ()> = Table::new(12, "open", 1);
 /// Resolved conversations by their last activity.
 pub const RESOLVED: Table<(Timestamp, ConversationId), Categories> = Table::new(13, "resolved", 1);
@@ -62,7 +62,7 @@ pub const MESSAGE_IDS: Table<(Lookup, MessageId), ()> = Table::new(17, "message_
 pub const OUTBOX: Table<MessageId, OutboxRow> = Table::new(18, "outbox", 1);
 /// Texts that left, by line, TP-MR and recipient, newest last, until their report comes (requirements S15).
 pub const REPORTS_DUE: Table<(Lookup, MessageId), u8> = Table::new(19, "reports_due", 1);
-/// Texts in parts, by what joins them (requirements S8).
+/// Texts in parts, by what joins them (requirements S8). Complete ones stay for an hour, for parts that come twice.
 pub const TEXT_PARTS: Table<Lookup, PartSet> = Table::new(20, "text_parts", 1);
 /// Numbers that sent STOP (requirements S22).
 pub const OPT_OUTS: Table<Lookup, OptOut> = Table::new(21, "opt_outs", 1);
@@ -85,6 +85,11 @@ pub const INVITES: Table<Lookup, Invite> = Table::new(29, "invites", 1);
 pub const TO_MARK_HEARD: Table<MessageId, LineId> = Table::new(30, "to_mark_heard", 1);
 /// Voicemails by line and msg_id.
 pub const VOICEMAILS: Table<Lookup, MessageId> = Table::new(31, "voicemails", 1);
+
+/// SIM PINs that were tried, by line (requirements S16).
+pub const PINS_TRIED: Table<Lookup, PinTried> = Table::new(32, "pins_tried", 1);
+/// When the watchdog last saw the store write.
+pub const HEARTBEAT: Table<(), Timestamp> = Table::new(33, "heartbeat", 1);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditHead {
@@ -124,6 +129,22 @@ pub struct OutboxRow {
     /// The intent to hand over is written: after a restart this is unconfirmed.
     pub handing_over: bool,
     pub attempts: u16,
+    /// Who waited for this answer, by category and since when: they wait again if it is taken back.
+    pub answers: Vec<(Category, Timestamp)>,
+    /// The conversation was resolved together with this answer.
+    pub resolves: bool,
+    /// Reports on texts to the same number that came while this one was being handed over: its references were not
+    /// known yet, so they may be about it.
+    pub early: Vec<EarlyReport>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlyReport {
+    /// TP-MR.
+    pub reference: u8,
+    pub outcome: ReportOutcome,
+    /// TP-ST.
+    pub status: u8,
 }
 
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -148,6 +169,13 @@ pub struct TextBudget {
     pub sent_today: u32,
     /// When texts left within the last minute.
     pub last_minute: Vec<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinTried {
+    /// HMAC of the PIN: another one may be tried again.
+    pub pin: Lookup,
+    pub accepted: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,219 @@
+//! Commands on the server talk to the running daemon over a Unix socket, since it alone owns the store.
+//!
+//! One JSON object a line each way. The kernel says who is calling (SO_PEERCRED): root, or the daemon's own user.
+
+use std::{
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    inbox::{Inbox, InboxError},
+    jobs::supervisor::Pulse,
+    model::{
+        audit::Actor,
+        health::LineState,
+        ids::TokenId,
+        staff::Role,
+    },
+};
+
+const MAX_LINE_BYTES: u64 = 64 << 10;
+const DEADLINE: Duration = Duration::from_secs(20);
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum Request {
+    AddUser { login: String, name: String, role: Role },
+    LinkUser { login: String },
+    SetUserDisabled { login: String, disabled: bool },
+    ListUsers,
+    CreateToken { login: String, name: String, days: u32 },
+    ListTokens,
+    RevokeToken { id: String },
+    Status,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// The secret of a one-time link.
+    Link(String),
+    /// The secret of a token: shown once.
+    Token(String),
+    Done,
+    /// Rows of a table.
+    Rows(Vec<Vec<String>>),
+    /// What is good and what is not.
+    Findings(Vec<Finding>),
+    Error(String),
+}
+
+/// One thing that was looked at, for `frontdesk doctor`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    pub good: bool,
+    /// What was found and, where it is not good, what to do.
+    pub what: String,
+}
+
+impl Finding {
+    pub fn good(what: impl Into<String>) -> Self {
+        Self { good: true, what: what.into() }
+    }
+
+    pub fn bad(what: impl Into<String>) -> Self {
+        Self { good: false, what: what.into() }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    #[error("the daemon does not answer on {path}: is it running? See `systemctl status frontdesk`")]
+    NoDaemon { path: PathBuf, source: io::Error },
+    #[error("the daemon's answer was cut short")]
+    Cut,
+}
+
+/// Sends one request to the daemon.
+pub async fn ask(socket: &Path, request: &Request) -> Result<Answer, AdminError> {
+    let no_daemon = |source| AdminError::NoDaemon { path: socket.to_owned(), source };
+    let exchange = async {
+        let mut stream = UnixStream::connect(socket).await.map_err(no_daemon)?;
+        let mut line = serde_json::to_vec(request).expect("a request has no unserialisable part");
+        line.push(b'\n');
+        stream.write_all(&line).await.map_err(no_daemon)?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).await.map_err(no_daemon)?;
+        serde_json::from_str(&answer).map_err(|_| AdminError::Cut)
+    };
+    let late = || no_daemon(io::ErrorKind::TimedOut.into());
+    tokio::time::timeout(DEADLINE, exchange).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// Binds the socket, readable by its owner alone. A left-over of an earlier run is replaced.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Answers commands until `stop`, one connection at a time: they are rare and short.
+pub async fn serve(listener: &UnixListener, inbox: &Inbox, pulse: &Pulse, stop: &CancellationToken) {
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let Ok((stream, _)) = accepted else { continue };
+        if tokio::time::timeout(DEADLINE, converse(stream, inbox, pulse)).await.is_err() {
+            tracing::warn!("a command on the admin socket took too long");
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, inbox: &Inbox, pulse: &Pulse) -> io::Result<()> {
+    let uid = stream.peer_cred()?.uid();
+    let own = rustix::process::getuid().as_raw();
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    BufReader::new(reader.take(MAX_LINE_BYTES)).read_line(&mut line).await?;
+    let answer = if uid != 0 && uid != own {
+        Answer::Error("only root and the daemon's own user may give commands".into())
+    } else {
+        match serde_json::from_str(&line) {
+            Ok(request) => carry_out(request, uid, inbox, pulse).await.unwrap_or_else(|error| Answer::Error(words(&error))),
+            Err(_) => Answer::Error("the command is not understood: program and daemon differ in version".into()),
+        }
+    };
+    let mut bytes = serde_json::to_vec(&answer).expect("an answer has no unserialisable part");
+    bytes.push(b'\n');
+    writer.write_all(&bytes).await
+}
+
+fn words(error: &InboxError) -> String {
+    match error {
+        InboxError::NotFound => "no such account or token".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+async fn carry_out(request: Request, uid: u32, inbox: &Inbox, pulse: &Pulse) -> Result<Answer, InboxError> {
+    let by = Actor::Console { uid };
+    Ok(match request {
+        Request::AddUser { login, name, role } => Answer::Link(inbox.add_staff(by, &login, &name, role).await?.1),
+        Request::LinkUser { login } => Answer::Link(inbox.invite(by, &login).await?),
+        Request::SetUserDisabled { login, disabled } => {
+            inbox.set_disabled(by, &login, disabled).await?;
+            Answer::Done
+        }
+        Request::ListUsers => {
+            let row = |staff: crate::model::staff::Staff| {
+                let state = match (staff.disabled, &staff.password) {
+                    (true, _) => "disabled",
+                    (false, None) => "no password yet",
+                    (false, Some(_)) => "active",
+                };
+                vec![staff.login, staff.name, staff.role.slug().to_owned(), state.to_owned()]
+            };
+            Answer::Rows(inbox.staff().await?.into_iter().map(row).collect())
+        }
+        Request::CreateToken { login, name, days } => {
+            Answer::Token(inbox.make_token(by, &name, &login, days).await?.1)
+        }
+        Request::ListTokens => {
+            let staff = inbox.staff().await?;
+            let rows = inbox.tokens().await?.into_iter().map(|token| {
+                let login = staff.iter().find(|s| s.id == token.staff).map_or("?", |s| &s.login);
+                vec![token.id.to_string(), token.name, login.to_owned(), token.expires_at.to_string()]
+            });
+            Answer::Rows(rows.collect())
+        }
+        Request::RevokeToken { id } => {
+            let id: TokenId = id.parse().map_err(|_| InboxError::NotFound)?;
+            inbox.revoke_token(by, id).await?;
+            Answer::Done
+        }
+        Request::Status => Answer::Findings(status(inbox, pulse).await),
+    })
+}
+
+/// How the running daemon is.
+async fn status(inbox: &Inbox, pulse: &Pulse) -> Vec<Finding> {
+    let mut findings = vec![match inbox.heartbeat().await {
+        Ok(()) => Finding::good(format!("store: writes, {} commits so far", inbox.sequence())),
+        Err(error) => Finding::bad(format!("store: {error}. See the journal: journalctl -u frontdesk")),
+    }];
+    if let Some(why) = inbox.store_repaired() {
+        findings.push(Finding::good(format!("store: the index was rebuilt at this start ({why}); nothing was lost")));
+    }
+    for (line, health) in inbox.health().borrow().iter() {
+        let detail = health.detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default();
+        findings.push(match &health.state {
+            LineState::Up => Finding::good(format!("{line}: works since {}{detail}", health.since)),
+            LineState::Starting => Finding::bad(format!("{line}: still starting since {}", health.since)),
+            LineState::Down { what } => Finding::bad(format!("{line}: down since {}: {what}", health.since)),
+        });
+    }
+    for (name, beat) in pulse.jobs() {
+        if let Some((at, words)) = beat.failure {
+            findings.push(Finding::bad(format!("job {name}: failed last at {at}: {words}")));
+        }
+    }
+    for name in pulse.stuck() {
+        findings.push(Finding::bad(format!("job {name}: is stuck; restart the daemon: systemctl restart frontdesk")));
+    }
+    findings
+}

@@ -1,0 +1,450 @@
+//! The whole configuration: one TOML file, checked before any socket is bound.
+//!
+//! Each channel defines its own section; this file puts them together and names what is wrong by file, key, what was
+//! found and what is allowed. Passwords are never in it: `credential = "NAME"` stands for the content of a file.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::{
+    inbox::{Line, Practice},
+    mail::{imap::ImapConfig, smtp::SmtpConfig},
+    model::{
+        address::{Address, EmailAddress, PhoneNumber},
+        line::{Channel, LineId},
+    },
+    voicemail::asterisk::AsteriskConfig,
+};
+
+/// Where the package keeps it.
+pub const DEFAULT_PATH: &str = "/etc/frontdesk/frontdesk.toml";
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{path}: cannot be read: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path}: {what}")]
+    Shape { path: PathBuf, what: String },
+    #[error("{path}: {key}: found {found}; {allowed}")]
+    Value { path: PathBuf, key: String, found: String, allowed: String },
+}
+
+/// A credential that is missing or open to others.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    #[error("the credential \"{name}\" is missing: put it into {path} with mode 0600")]
+    Missing { name: String, path: PathBuf },
+    #[error("the credential file {path} is readable by others (mode {mode:o}): run `chmod 0600 {path}`")]
+    Exposed { path: PathBuf, mode: u32 },
+    #[error("cannot read the credential file {path}")]
+    Read { path: PathBuf, source: io::Error },
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub practice: PracticeSection,
+    pub location: Vec<LocationSection>,
+    #[serde(default)]
+    pub web: WebSection,
+    #[serde(default)]
+    pub store: StoreSection,
+    #[serde(default)]
+    pub keys: KeysSection,
+    #[serde(default)]
+    pub admin: AdminSection,
+    #[serde(default)]
+    pub mail: Vec<MailSection>,
+    #[serde(default)]
+    pub sms: Vec<SmsSection>,
+    #[serde(default)]
+    pub voicemail: Vec<VoicemailSection>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PracticeSection {
+    /// Shown on every page and as the sender of mail.
+    pub name: String,
+    /// IANA name such as `America/New_York`.
+    pub time_zone: String,
+    /// ISO 3166, two letters: how numbers without `+` are read.
+    pub country: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocationSection {
+    pub id: LineId,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebSection {
+    /// Where browsers are served, unless systemd hands over a socket.
+    pub listen: SocketAddr,
+    /// Names and addresses that staff type; the certificate is made for them.
+    pub names: Vec<String>,
+    /// How long a send can be undone, 0 to 30 seconds.
+    pub undo_s: u32,
+}
+
+impl Default for WebSection {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([0, 0, 0, 0], 8443)), names: vec!["frontdesk.lan".into()], undo_s: 10 }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreSection {
+    pub directory: PathBuf,
+}
+
+impl Default for StoreSection {
+    fn default() -> Self {
+        Self { directory: "/var/lib/frontdesk".into() }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeysSection {
+    /// `credential:NAME`, or the path of a file of mode 0600.
+    pub kek: String,
+    /// Where credentials are read from when systemd hands none over.
+    pub credentials: PathBuf,
+}
+
+impl Default for KeysSection {
+    fn default() -> Self {
+        Self { kek: "credential:kek".into(), credentials: "/etc/frontdesk/credentials".into() }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminSection {
+    /// The socket by which commands talk to the running daemon.
+    pub socket: PathBuf,
+}
+
+impl Default for AdminSection {
+    fn default() -> Self {
+        Self { socket: "/run/frontdesk/admin.sock".into() }
+    }
+}
+
+/// A mailbox.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MailSection {
+    pub id: LineId,
+    pub location: LineId,
+    /// The sender of answers.
+    pub address: String,
+    pub name: Option<String>,
+    pub imap: ImapConfig,
+    pub smtp: SmtpConfig,
+}
+
+/// A modem with a SIM.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmsSection {
+    pub id: LineId,
+    pub location: LineId,
+    /// The SIM's own number.
+    pub number: String,
+    pub name: Option<String>,
+    pub device: PathBuf,
+    /// The credential that holds the SIM's PIN; it is tried once ever.
+    pub pin_credential: Option<String>,
+    #[serde(default = "SmsSection::usual_per_minute")]
+    pub per_minute: u32,
+    #[serde(default = "SmsSection::usual_per_day")]
+    pub per_day: u32,
+    /// Seconds between looks at the SIM beside the modem's own announcements, 1 to 600.
+    #[serde(default = "SmsSection::usual_poll_s")]
+    pub poll_s: u32,
+}
+
+impl SmsSection {
+    fn usual_per_minute() -> u32 {
+        6
+    }
+
+    fn usual_per_day() -> u32 {
+        200
+    }
+
+    fn usual_poll_s() -> u32 {
+        20
+    }
+}
+
+/// Voicemail boxes of a PBX.
+#[derive(Clone, Debug, Deserialize)]
+pub struct VoicemailSection {
+    pub id: LineId,
+    pub location: LineId,
+    /// The number that callers dial.
+    pub number: String,
+    pub name: Option<String>,
+    #[serde(flatten)]
+    pub asterisk: AsteriskConfig,
+}
+
+impl Config {
+    /// Reads and checks the file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(path, &text)
+    }
+
+    /// Reads and checks `text`, which stands in the file `path`.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let shape = |error: config::ConfigError| ConfigError::Shape { path: path.to_owned(), what: error.to_string() };
+        let config: Self = config::Config::builder()
+            .add_source(config::File::from_str(text, config::FileFormat::Toml))
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(shape)?;
+        config.check().map_err(|(key, found, allowed)| ConfigError::Value {
+            path: path.to_owned(),
+            key,
+            found,
+            allowed,
+        })?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), (String, String, String)> {
+        let wrong = |key: &str, found: &dyn std::fmt::Debug, allowed: &str| {
+            Err((key.to_owned(), format!("{found:?}"), allowed.to_owned()))
+        };
+        let practice = &self.practice;
+        if practice.name.trim().is_empty() || practice.name.chars().count() > 60 {
+            return wrong("practice.name", &practice.name, "allowed are 1 to 60 characters");
+        }
+        if jiff::tz::TimeZone::get(&practice.time_zone).is_err() {
+            return wrong("practice.time_zone", &practice.time_zone, "name an IANA zone such as \"America/New_York\"");
+        }
+        if practice.country.parse::<phonenumber::country::Id>().is_err() {
+            return wrong("practice.country", &practice.country, "name an ISO 3166 country such as \"US\"");
+        }
+        if self.location.is_empty() {
+            return wrong("location", &"none", "at least one [[location]] is needed");
+        }
+        if self.web.undo_s > 30 {
+            return wrong("web.undo_s", &self.web.undo_s, "allowed are 0 to 30 seconds");
+        }
+        if self.web.names.is_empty() || self.web.names.iter().any(|name| name.is_empty() || name.contains(' ')) {
+            return wrong("web.names", &self.web.names, "name at least one host, such as \"frontdesk.lan\"");
+        }
+        let mut seen = BTreeMap::new();
+        let ids = self
+            .mail
+            .iter()
+            .map(|line| ("mail", &line.id, &line.location))
+            .chain(self.sms.iter().map(|line| ("sms", &line.id, &line.location)))
+            .chain(self.voicemail.iter().map(|line| ("voicemail", &line.id, &line.location)));
+        for (kind, id, location) in ids {
+            if seen.insert(id, kind).is_some() {
+                return wrong(&format!("{kind}.id"), &id.as_str(), "each line needs an id of its own");
+            }
+            if !self.location.iter().any(|known| known.id == *location) {
+                let allowed = "name the id of a [[location]]";
+                return wrong(&format!("{kind} \"{id}\".location"), &location.as_str(), allowed);
+            }
+        }
+        for (place, line) in self.mail.iter().enumerate() {
+            if EmailAddress::parse(&line.address).is_err() {
+                return wrong(&format!("mail[{place}].address"), &line.address, "write it as name@domain");
+            }
+            line.imap
+                .check()
+                .map_err(|(key, what)| (format!("mail[{place}].imap.{key}"), "a wrong value".into(), what))?;
+            line.smtp
+                .check()
+                .map_err(|(key, what)| (format!("mail[{place}].smtp.{key}"), "a wrong value".into(), what))?;
+        }
+        for (place, line) in self.sms.iter().enumerate() {
+            if PhoneNumber::parse(&line.number, &practice.country).is_err() {
+                return wrong(&format!("sms[{place}].number"), &line.number, "write it as +14155550142");
+            }
+            if !(1..=600).contains(&line.per_minute) || !(1..=100_000).contains(&line.per_day) {
+                let found = format!("{} a minute, {} a day", line.per_minute, line.per_day);
+                return wrong(&format!("sms[{place}].per_minute"), &found, "allowed are 1 to 600 and 1 to 100,000");
+            }
+            if !(1..=600).contains(&line.poll_s) {
+                return wrong(&format!("sms[{place}].poll_s"), &line.poll_s, "allowed are 1 to 600 seconds");
+            }
+        }
+        for (place, line) in self.voicemail.iter().enumerate() {
+            if PhoneNumber::parse(&line.number, &practice.country).is_err() {
+                return wrong(&format!("voicemail[{place}].number"), &line.number, "write it as +14155550142");
+            }
+            if line.asterisk.boxes.is_empty() {
+                return wrong(&format!("voicemail[{place}].boxes"), &"none", "name at least one mailbox");
+            }
+            if !(1..=600).contains(&line.asterisk.poll_s) {
+                let found = line.asterisk.poll_s;
+                return wrong(&format!("voicemail[{place}].poll_s"), &found, "allowed are 1 to 600 seconds");
+            }
+        }
+        Ok(())
+    }
+
+    /// What the inbox needs to know of the practice.
+    pub fn practice(&self) -> Practice {
+        let country = &self.practice.country;
+        let phone = |text: &str| {
+            PhoneNumber::parse(text, country).map_or_else(|_| Address::Named(text.to_owned()), Address::Phone)
+        };
+        let mut lines = BTreeMap::new();
+        let mut add = |id: &LineId, location: &LineId, channel, name: &Option<String>, address, text_caps| {
+            let location = location.as_str().to_owned();
+            let label = name.clone().unwrap_or_else(|| self.location_name(&location).to_owned());
+            lines.insert(id.clone(), Line { channel, location, label, address, text_caps });
+        };
+        for line in &self.mail {
+            let address = EmailAddress::parse(&line.address).map_or(Address::Unknown, Address::Email);
+            add(&line.id, &line.location, Channel::Mail, &line.name, address, None);
+        }
+        for line in &self.sms {
+            let caps = Some((line.per_minute, line.per_day));
+            add(&line.id, &line.location, Channel::Sms, &line.name, phone(&line.number), caps);
+        }
+        for line in &self.voicemail {
+            add(&line.id, &line.location, Channel::Voicemail, &line.name, phone(&line.number), None);
+        }
+        let locations = self.location.iter().map(|place| (place.id.as_str().to_owned(), place.name.clone())).collect();
+        Practice {
+            name: self.practice.name.trim().to_owned(),
+            country: country.clone(),
+            time_zone: self.practice.time_zone.clone(),
+            locations,
+            lines,
+            undo_ms: i64::from(self.web.undo_s) * 1000,
+        }
+    }
+
+    fn location_name<'a>(&'a self, id: &'a str) -> &'a str {
+        self.location.iter().find(|place| place.id.as_str() == id).map_or(id, |place| &place.name)
+    }
+
+    /// Where the key-encryption key is read from.
+    pub fn kek_path(&self) -> Result<PathBuf, CredentialError> {
+        match self.keys.kek.strip_prefix("credential:") {
+            Some(name) => self.credential_path(name),
+            None => Ok(PathBuf::from(&self.keys.kek)),
+        }
+    }
+
+    /// The file of a credential: what systemd hands over, else the directory of credentials.
+    fn credential_path(&self, name: &str) -> Result<PathBuf, CredentialError> {
+        let own = self.keys.credentials.join(name);
+        let handed_over = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let candidates = handed_over
+            .iter()
+            .flat_map(|dir| ["frontdesk_", "sealed_", ""].map(|prefix| dir.join(format!("{prefix}{name}"))))
+            .chain([own.clone()]);
+        let missing = || CredentialError::Missing { name: name.to_owned(), path: own.clone() };
+        candidates.into_iter().find(|path| path.exists()).ok_or_else(missing)
+    }
+
+    /// Reads a secret. Its file must be private.
+    pub fn credential(&self, name: &str) -> Result<Zeroizing<String>, CredentialError> {
+        let path = self.credential_path(name)?;
+        let read = |source| CredentialError::Read { path: path.clone(), source };
+        let mode = fs::metadata(&path).map_err(read)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(CredentialError::Exposed { path, mode });
+        }
+        fs::read_to_string(&path).map(Zeroizing::new).map_err(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = r#"
+        [practice]
+        name = "Test practice"
+        time_zone = "America/New_York"
+        country = "US"
+        [[location]]
+        id = "main"
+        name = "Main Street"
+    "#;
+
+    fn error(text: &str) -> String {
+        Config::parse(Path::new("frontdesk.toml"), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_shipped_file_is_right_as_it_is() {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/etc/frontdesk.toml"));
+        Config::load(path).unwrap();
+    }
+
+    /// The examples in the shipped file are right too, once somebody takes away the number signs.
+    #[test]
+    fn the_shipped_file_is_right_with_everything_switched_on() {
+        let text = include_str!("../etc/frontdesk.toml");
+        let on: String = text
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest,
+                _ => line,
+            })
+            .collect::<Vec<_>>()
+            .join("\n");
+        let config = Config::parse(Path::new("frontdesk.toml"), &on).unwrap();
+        assert_eq!((config.mail.len(), config.sms.len(), config.voicemail.len()), (1, 1, 1));
+        assert_eq!(config.practice().lines.len(), 3);
+    }
+
+    #[test]
+    fn errors_name_file_key_found_and_allowed() {
+        let table = [
+            ("[practice]\nname = 5", "frontdesk.toml"),
+            (&format!("{MINIMAL}\n[web]\nlisten = \"nowhere\""), "web.listen"),
+            (&format!("{MINIMAL}\n[web]\nport = 5"), "port"),
+            (&format!("{MINIMAL}\n[web]\nundo_s = 99"), "web.undo_s: found 99; allowed are 0 to 30"),
+            (&MINIMAL.replace("New_York", "Atlantis"), "practice.time_zone: found \"America/Atlantis\""),
+            (&MINIMAL.replace("\"US\"", "\"Atlantis\""), "practice.country"),
+            (&MINIMAL.replace("\"main\"", "\"Main Office\""), "a-z"),
+            ("not toml", "frontdesk.toml"),
+        ];
+        for (text, part) in table {
+            let message = error(text);
+            assert!(message.contains(part) && message.contains("frontdesk.toml"), "{message}\nlacks {part}");
+        }
+    }
+
+    #[test]
+    fn a_credential_must_be_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::parse(Path::new("frontdesk.toml"), MINIMAL).unwrap();
+        config.keys.credentials = dir.path().to_owned();
+        assert!(matches!(config.credential("imap"), Err(CredentialError::Missing { .. })));
+        let path = dir.path().join("imap");
+        fs::write(&path, "secret\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(config.credential("imap"), Err(CredentialError::Exposed { mode: 0o644, .. })));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(config.credential("imap").unwrap().as_str(), "secret\n");
+    }
+}

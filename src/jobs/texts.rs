@@ -1,0 +1,141 @@
+//! One modem: its session, its outbox, and texts whose parts did not all come.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Mutex;
+
+use super::{
+    outgoing_mail::next,
+    supervisor::{Failure, Job, job as make},
+};
+use crate::{
+    config::SmsSection,
+    inbox::{Inbox, Outgoing},
+    model::{health::LineState, line::LineId},
+    sms::modem::{self, PinKeeper, Settings, Status, Texter},
+};
+
+/// How often incomplete texts are looked at.
+const INCOMPLETE_EVERY: Duration = Duration::from_secs(30);
+/// Between two tries to open a port that is not there.
+const REOPEN_AFTER: Duration = Duration::from_secs(2);
+
+/// The SIM's PIN, which is tried once ever (requirements S16); the inbox remembers that it was.
+struct StoredPin {
+    inbox: Inbox,
+    line: LineId,
+    pin: Option<String>,
+}
+
+impl PinKeeper for StoredPin {
+    async fn take(&self) -> Option<String> {
+        let pin = self.pin.clone()?;
+        // Where it cannot be remembered, it is not tried.
+        self.inbox.may_try_pin(&self.line, &pin).await.unwrap_or(false).then_some(pin)
+    }
+
+    async fn accepted(&self) {
+        if let Err(error) = self.inbox.pin_accepted(&self.line).await {
+            tracing::warn!(line = %self.line, reason = %Failure::from(error), "could not note that the PIN is right");
+        }
+    }
+}
+
+/// The job that works with the modem, and the end by which texts are handed to it.
+pub fn modem(inbox: Inbox, line: SmsSection, pin: Option<String>) -> (Texter, Job) {
+    let (texter, station) = modem::channel();
+    let (station, line) = (Arc::new(Mutex::new(station)), Arc::new(line));
+    let status = texter.status();
+    let job = make(move |reins| {
+        let (inbox, line, station, mut status) = (inbox.clone(), line.clone(), station.clone(), status.clone());
+        let pin = StoredPin { inbox: inbox.clone(), line: line.id.clone(), pin: pin.clone() };
+        async move {
+            let mut settings = Settings::new(line.id.clone());
+            settings.poll = Duration::from_secs(line.poll_s.into());
+            let mut station = station.lock().await;
+            let report = async {
+                while status.changed().await.is_ok() {
+                    let status = status.borrow_and_update().clone();
+                    let (state, detail) = health(&status);
+                    inbox.report_health(&line.id, state, detail);
+                }
+            };
+            let work = async {
+                while !reins.stop.is_cancelled() {
+                    let served = modem::serve(
+                        &line.device,
+                        &settings,
+                        &inbox,
+                        &pin,
+                        &mut station,
+                        inbox.clock(),
+                        &reins.stop,
+                    );
+                    if let Err(error) = served.await {
+                        let words = Failure::from(error).0;
+                        tracing::warn!(line = %line.id, reason = %words, "the modem is away and is looked for again");
+                        inbox.report_health(&line.id, LineState::Down { what: words }, None);
+                        let _ = reins.stop.run_until_cancelled(tokio::time::sleep(REOPEN_AFTER)).await;
+                    }
+                }
+            };
+            tokio::select! {
+                () = reins.beat_beside(work) => {}
+                () = report => {}
+            }
+            Ok(())
+        }
+    });
+    (texter, job)
+}
+
+fn health(status: &Status) -> (LineState, Option<String>) {
+    let mut details = Vec::new();
+    details.extend(status.signal_dbm.map(|dbm| format!("signal {dbm} dBm")));
+    details.extend(status.storage.iter().map(|s| format!("{} of {} places used", s.used, s.total)));
+    let state = match &status.last_error {
+        _ if status.ready => LineState::Up,
+        Some(what) => LineState::Down { what: what.clone() },
+        None => LineState::Starting,
+    };
+    (state, (!details.is_empty()).then(|| details.join(", ")))
+}
+
+/// Hands due texts to the modem, one after another.
+pub fn outgoing(inbox: Inbox, line: LineId, texter: Texter) -> Job {
+    make(move |reins| {
+        let (inbox, line, texter) = (inbox.clone(), line.clone(), texter.clone());
+        async move {
+            loop {
+                // A text is taken up only when there is a modem for it: until then it can still be undone.
+                tokio::select! {
+                    () = reins.beat_beside(texter.ready()) => {}
+                    () = reins.stop.cancelled() => return Ok(()),
+                }
+                let Some(id) = next(&inbox, &line, &reins).await? else { return Ok(()) };
+                if !texter.status().borrow().ready {
+                    continue;
+                }
+                let Some(Outgoing::Text(text)) = inbox.begin_hand_over(id).await? else { continue };
+                let ended = texter.send(text).await;
+                inbox.end_hand_over(id, ended).await?;
+                reins.beat();
+            }
+        }
+    })
+}
+
+/// Shows texts of which parts are missing for too long.
+pub fn incomplete(inbox: Inbox) -> Job {
+    make(move |reins| {
+        let inbox = inbox.clone();
+        async move {
+            while !reins.stop.is_cancelled() {
+                inbox.show_incomplete_texts().await?;
+                reins.beat();
+                let _ = reins.stop.run_until_cancelled(tokio::time::sleep(INCOMPLETE_EVERY)).await;
+            }
+            Ok(())
+        }
+    })
+}

@@ -1,0 +1,69 @@
+//! The inbox in Chromium: log in, read a message of each channel, play audio, answer, see it sent.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use frontdesk::{
+    demo::{
+        patients::{File, Letter, PATIENTS},
+        pbx::{AudioFile, Call, spoken},
+    },
+    model::time::Timestamp,
+};
+
+use crate::site::{ADDRESS, Site};
+
+const REPLY: &str = "See you on Thursday at nine.";
+
+/// A nurse logs in, reads, listens and answers; the answer reaches the network.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nurse_reads_listens_and_answers() {
+    let site = Site::start().await;
+    let now = Timestamp::from_millis(jiff::Zoned::now().timestamp().as_millisecond());
+    let letter = Letter {
+        patient: &PATIENTS[3],
+        to: ADDRESS,
+        subject: "Statement of 3 November",
+        text: "Here is the letter of my insurance. Could you check the bill, please?",
+        file: Some(File::Picture),
+        in_reply_to: None,
+        serial: 1,
+        at: now,
+    };
+    site.world.mail.deliver("INBOX", letter.to_bytes(), now);
+    site.world.modem.deliver(PATIENTS[0].phone, "Can I move my appointment to Thursday? Grüße 🙂");
+    let call = Call {
+        mailbox: "100",
+        caller_id: "\"Tom Abernathy\" <+14155550177>",
+        began: now,
+        urgent: false,
+        audio: vec![AudioFile::ulaw(&spoken(7, 3.0))],
+        with_msg_id: true,
+    };
+    site.world.pbx.leave(&call).await.unwrap().unwrap();
+    site.until("all three to arrive", async |site: &Site| site.conversations().await.len() == 3).await;
+
+    let link = site.frontdesk(&["user", "add", "nina", "--name", "Nina Berg", "--role", "nurse"]);
+    let link = link.split_whitespace().last().unwrap().to_owned();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut browser = Command::new("node")
+        .arg(root.join("tests/browser/inbox.mjs"))
+        .env("LINK", link)
+        .env("SHOTS", root.join("target/screenshots"))
+        .env("REPLY", REPLY)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("node runs");
+    let mut lines = BufReader::new(browser.stdout.take().unwrap()).lines();
+    let mut next = move || lines.next().and_then(Result::ok).unwrap_or_default();
+    let said = tokio::task::block_in_place(&mut next);
+    if said == "READY FOR ANOTHER" {
+        site.world.modem.deliver(PATIENTS[5].phone, "One more question about my tablets");
+    }
+    let ended = tokio::task::block_in_place(|| (next(), browser.wait().unwrap()));
+    assert!(ended.1.success() && ended.0 == "DONE", "{said} {ended:?}\n{}", site.log());
+    assert_eq!(site.world.modem.next_sent().await.text, REPLY);
+}

@@ -1,0 +1,15 @@
+//! Every test that is larger than one file of the source: one binary, so that the library is linked once.
+
+mod api;
+mod asterisk_peer;
+mod browser;
+mod layers;
+mod mail_faults;
+mod mail_peers;
+mod modem_acceptance;
+mod package;
+mod site;
+mod sms_scenarios;
+mod support_mail;
+mod voicemail;
+mod web;
