@@ -28,11 +28,10 @@ use crate::{
         intake::{Intake, Raw, RawFormat, RawPart, SourceKey},
         line::{Channel, LineId},
         message::{Entry, Message},
-        outbound::Outbound,
         outgoing::{HandOver, Receipt},
         parsed::{
-            Mailbox, Parsed, ParsedMail, ParsedText, ParsedVoicemail, PbxItem, ReportOutcome, StatusReport, TextContent,
-            TextPart,
+            Mailbox, Parsed, ParsedMail, ParsedText, ParsedVoicemail, PbxItem, ReportOutcome, StatusReport,
+            TextContent, TextPart,
         },
         staff::{Role, Via, Who},
         time::Timestamp,
@@ -102,7 +101,6 @@ fn practice() -> Practice {
 /// What filing an item came to.
 #[derive(Clone, Copy, Debug)]
 struct Filed {
-    raw: RawId,
     message: MessageId,
     conversation: ConversationId,
 }
@@ -134,9 +132,7 @@ impl Desk {
         let dir = tempfile::tempdir().unwrap();
         let (kek, clock) = (Kek::random().to_hex(), Clock::manual(START));
         let inbox = open(dir.path(), &kek, &clock, &practice).await;
-        let hire = async |login, role| {
-            who(inbox.add_staff(CONSOLE, login, "Some Body", role).await.unwrap().0, role)
-        };
+        let hire = async |login, role| who(inbox.add_staff(CONSOLE, login, "Some Body", role).await.unwrap().0, role);
         let front = hire("fay", Role::FrontDesk).await;
         let nurse = hire("nia", Role::Nurse).await;
         let manager = hire("max", Role::Manager).await;
@@ -406,8 +402,8 @@ async fn open(dir: &std::path::Path, kek: &str, clock: &Clock, practice: &Practi
 
 fn filed(events: &[AuditEvent]) -> Option<Filed> {
     let event = events.iter().find(|event| event.action == Action::Filed && event.objects.len() == 3)?;
-    let [raw, message, conversation] = event.objects[..] else { unreachable!("three objects") };
-    Some(Filed { raw: RawId(raw), message: MessageId(message), conversation: ConversationId(conversation) })
+    let [_, message, conversation] = event.objects[..] else { unreachable!("three objects") };
+    Some(Filed { message: MessageId(message), conversation: ConversationId(conversation) })
 }
 
 fn written(from: &str, subject: &str, text: &str) -> ParsedMail {

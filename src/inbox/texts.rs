@@ -35,7 +35,7 @@ const REPEAT_WITHIN_MS: i64 = 3600 * 1000;
 const MAX_ANSWERS_A_DAY: usize = 6;
 const DAY_MS: i64 = 24 * 3600 * 1000;
 /// Sets of parts that are looked at in one step.
-const PAGE: usize = 500;
+pub(super) const PAGE: usize = 500;
 
 /// What a whole text asks this program to do (CTIA Messaging Principles, section 5.1.3, and Spanish equivalents).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

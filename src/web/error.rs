@@ -14,7 +14,7 @@ use super::{
     session::COOKIE,
     view::{ErrorKind, ErrorPage},
 };
-use crate::{inbox::InboxError, store::StoreError};
+use crate::inbox::InboxError;
 
 /// Why a request was not answered with what it asked for.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,6 @@ impl WebError {
                 InboxError::Denied => StatusCode::FORBIDDEN,
                 InboxError::Conflict | InboxError::WrongState(_) => StatusCode::CONFLICT,
                 InboxError::Invalid(_) => StatusCode::BAD_REQUEST,
-                InboxError::Store(StoreError::Closed) => StatusCode::SERVICE_UNAVAILABLE,
                 InboxError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
             },
         }
@@ -118,10 +117,9 @@ impl Asked {
     /// Gives a failure without words a page, or sends its reader to the log-in.
     pub fn finish(self, response: Response) -> Response {
         let status = response.status();
-        let is_worded = response
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html") || kind.as_bytes().starts_with(b"application/"));
+        let is_worded = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| {
+            kind.as_bytes().starts_with(b"text/html") || kind.as_bytes().starts_with(b"application/")
+        });
         let is_failure = status.is_client_error() || status.is_server_error();
         if !is_failure || is_worded || self.by_api || status == StatusCode::RANGE_NOT_SATISFIABLE {
             return response;

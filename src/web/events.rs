@@ -170,11 +170,13 @@ impl Feed {
                 return Some(Event::default().event("expired").data("{}"));
             }
             match event {
-                Some(Ok(live)) if live.sequence > self.told => match self.change(live.sequence, live.conversation).await {
-                    Ok(event) => return Some(event.id(live.sequence.to_string())),
-                    // The browser comes back and asks for what it missed.
-                    Err(_) => return None,
-                },
+                Some(Ok(live)) if live.sequence > self.told => {
+                    match self.change(live.sequence, live.conversation).await {
+                        Ok(event) => return Some(event.id(live.sequence.to_string())),
+                        // The browser comes back and asks for what it missed.
+                        Err(_) => return None,
+                    }
+                }
                 Some(Ok(_)) | None => {}
                 Some(Err(RecvError::Lagged(_))) => {
                     self.told = self.state.inbox.sequence();

@@ -3,7 +3,8 @@
 //! from vouching for any other site, so that installing it risks nothing.
 //!
 //! Each file holds certificate and key in PEM, written at once. Before the first block, where PEM allows any text (RFC
-//! 7468 section 2), a line says what the file is for, so that nothing here has to parse X.509.
+//! 7468 section 2), a line says what the file is for, so that nothing here has to parse X.509. `ca.pem` beside them is
+//! the authority's certificate alone, for other programs.
 
 use std::{
     fmt,
@@ -39,14 +40,16 @@ const RENEW_BEFORE_DAYS: i64 = 30;
 
 const AUTHORITY_FILE: &str = "authority.pem";
 const SERVER_FILE: &str = "server.pem";
-/// The authority's certificate without its key, for programs on this server that are to trust it.
+/// The authority without its key, for programs on this server that are to trust it.
 const PUBLIC_FILE: &str = "ca.pem";
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("cannot use {path}")]
     File { path: PathBuf, source: io::Error },
-    #[error("{path} is damaged: restore it from a backup, or remove it and install the new authority on every computer")]
+    #[error(
+        "{path} is damaged: restore it from a backup, or remove it and install the new authority on every computer"
+    )]
     Damaged { path: PathBuf },
     #[error("a certificate could not be made for these names")]
     Make(#[from] rcgen::Error),
@@ -84,7 +87,8 @@ struct Made {
 pub fn ensure_certificates(dir: &Path, names: &[String], now: Timestamp) -> Result<bool, TlsError> {
     let failed = |source| TlsError::File { path: dir.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
-    let authority = read(&dir.join(AUTHORITY_FILE))?.filter(|made| made.purpose.covers(names) && made.purpose.is_fresh(now));
+    let authority =
+        read(&dir.join(AUTHORITY_FILE))?.filter(|made| made.purpose.covers(names) && made.purpose.is_fresh(now));
     let is_new = authority.is_none();
     let authority = match authority {
         Some(authority) => authority,
@@ -136,8 +140,8 @@ fn make_authority(dir: &Path, names: &[String], now: Timestamp) -> Result<Made, 
     let mut params = authority_params(&purpose);
     set_validity(&mut params, now, purpose.until);
     let certificate = params.self_signed(&key)?;
-    write(&dir.join(AUTHORITY_FILE), &purpose, &certificate.pem(), &key)?;
-    put(&dir.join(PUBLIC_FILE), &certificate.pem())?;
+    write(&dir.join(PUBLIC_FILE), &certificate.pem())?;
+    write(&dir.join(AUTHORITY_FILE), &with_key(&purpose, &certificate.pem(), &key))?;
     Ok(Made { purpose, key })
 }
 
@@ -154,7 +158,7 @@ fn make_server(dir: &Path, authority: &Made, names: &[String], now: Timestamp) -
     let issuer = Issuer::new(authority_params(&authority.purpose), &authority.key);
     let certificate = params.signed_by(&key, &issuer)?;
     let purpose = Purpose { common_name, names: names.to_vec(), until };
-    write(&dir.join(SERVER_FILE), &purpose, &certificate.pem(), &key)
+    write(&dir.join(SERVER_FILE), &with_key(&purpose, &certificate.pem(), &key))
 }
 
 /// Whole days in UTC, from the day before: clocks differ.
@@ -182,13 +186,13 @@ fn read(path: &Path) -> Result<Option<Made>, TlsError> {
     Ok(Some(Made { purpose, key }))
 }
 
-fn write(path: &Path, purpose: &Purpose, certificate: &str, key: &KeyPair) -> Result<(), TlsError> {
+fn with_key(purpose: &Purpose, certificate: &str, key: &KeyPair) -> String {
     let purpose = serde_json::to_string(purpose).expect("a purpose has no unserialisable part");
-    put(path, &format!("{purpose}\n{certificate}{}", key.serialize_pem()))
+    format!("{purpose}\n{certificate}{}", key.serialize_pem())
 }
 
 /// All or nothing, readable by nobody else.
-fn put(path: &Path, text: &str) -> Result<(), TlsError> {
+fn write(path: &Path, text: &str) -> Result<(), TlsError> {
     let put = || {
         let new = path.with_extension("new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
@@ -275,6 +279,11 @@ pub fn server_config(certificate: Arc<Certificate>) -> Result<Arc<ServerConfig>,
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use rustls::{
+        client::{WebPkiServerVerifier, danger::ServerCertVerifier as _},
+        pki_types::UnixTime,
+    };
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
@@ -300,6 +309,37 @@ mod tests {
         assert!(ensure_certificates(&dir, &names(&["other.example.org"]), NOW).unwrap());
         assert_ne!(Authority::load(&dir).unwrap().der, authority.der);
         server_config(Certificate::load(&dir).unwrap()).unwrap();
+    }
+
+    /// Whether a browser that trusts the authority in `authority` takes the server in `server` for `name`.
+    fn is_trusted(authority: &Path, server: &Path, name: &str) -> bool {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(Authority::load(authority).unwrap().der.into()).unwrap();
+        let provider = Arc::new(default_provider());
+        let browser = WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
+        let certified = certified(server).unwrap();
+        let time = UnixTime::since_unix_epoch(std::time::Duration::from_millis(NOW.millis() as u64));
+        browser.verify_server_cert(&certified.cert[0], &[], &name.try_into().unwrap(), &[], time).is_ok()
+    }
+
+    #[test]
+    fn the_authority_vouches_for_this_practice_and_nobody_else() {
+        let home = tempfile::tempdir().unwrap();
+        for (dir, own, foreign) in [
+            ("host", vec!["desk.example.org"], ["www.example.com", "192.0.2.7"]),
+            ("address", vec!["192.0.2.7"], ["www.example.com", "192.0.2.8"]),
+        ] {
+            let dir = home.path().join(dir);
+            ensure_certificates(&dir, &names(&own), NOW).unwrap();
+            assert!(is_trusted(&dir, &dir, own[0]));
+            let authority = read(&dir.join(AUTHORITY_FILE)).unwrap().unwrap();
+            for name in foreign {
+                let stolen = dir.join(name);
+                fs::create_dir(&stolen).unwrap();
+                make_server(&stolen, &authority, &names(&[name]), NOW).unwrap();
+                assert!(!is_trusted(&dir, &stolen, name), "{name}");
+            }
+        }
     }
 
     #[test]

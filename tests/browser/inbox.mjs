@@ -67,11 +67,11 @@ try {
   await shoot("welcome");
   await page.fill("input[name=password]", PASSWORD);
   await page.fill("input[name=again]", PASSWORD);
-  await page.click("button[type=submit]");
-  if (await page.locator("input[name=login]").count()) {
+  await Promise.all([page.waitForURL(/\/(login|inbox)/), page.click("button[type=submit]")]);
+  if (page.url().includes("/login")) {
     await page.fill("input[name=login]", "nina");
     await page.fill("input[name=password]", PASSWORD);
-    await page.click("button[type=submit]");
+    await Promise.all([page.waitForURL(/\/inbox/), page.click("button[type=submit]")]);
   }
   await items.nth(2).waitFor();
   await page.locator("body[data-live=on]").waitFor({ timeout: 10_000 });

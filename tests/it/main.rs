@@ -12,4 +12,3 @@ mod site;
 mod sms_scenarios;
 mod support_mail;
 mod voicemail;
-mod web;

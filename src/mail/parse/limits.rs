@@ -14,8 +14,9 @@ const MAX_FIELD_BYTES: usize = 64 * 1024;
 const MAX_FIELD_LINES: usize = 200_000;
 /// Lines that could separate parts.
 const MAX_BOUNDARIES: usize = 10_000;
-/// Separators times bytes: a parser may look for each through all that follows.
-const MAX_BOUNDARY_WORK: usize = 5_000_000_000;
+/// Separators times bytes, beyond a hundred separators: a parser may look for each through all that follows.
+const MAX_BOUNDARY_WORK: usize = 2_000_000_000;
+const CHEAP_BOUNDARIES: usize = 100;
 /// Headers that announce a message within the message; the parsed tree is as deep at most.
 const MAX_NESTED: usize = 1_000;
 
@@ -57,7 +58,8 @@ pub fn check(raw: &[u8]) -> Result<(), Unreadable> {
     if header_fields == 0 {
         return Err(no_header());
     }
-    if boundaries > MAX_BOUNDARIES || boundaries * raw.len() > MAX_BOUNDARY_WORK {
+    let is_costly = boundaries > CHEAP_BOUNDARIES && boundaries * raw.len() > MAX_BOUNDARY_WORK;
+    if boundaries > MAX_BOUNDARIES || is_costly {
         return Err(Unreadable::new("This mail has more parts than any mail program writes."));
     }
     if fields > MAX_FIELD_LINES {

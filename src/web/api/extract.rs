@@ -19,9 +19,6 @@ use crate::{
     web::{ClientAddress, WebState},
 };
 
-/// A body has to be here within this time.
-const BODY_DEADLINE: Duration = Duration::from_secs(60);
-
 /// Who asks, proved by a bearer token. It comes first in every handler that asks the inbox for something, so that
 /// nothing else is said to strangers.
 pub(super) struct Caller {
@@ -91,6 +88,8 @@ impl<T: DeserializeOwned> FromRequestParts<WebState> for Query<T> {
 /// What a request may carry as its body.
 pub(super) trait Input: DeserializeOwned {
     const MAX_BYTES: usize = 64 << 10;
+    /// It has to be here within this time.
+    const DEADLINE: Duration = Duration::from_secs(30);
 }
 
 /// A JSON body.
@@ -105,8 +104,8 @@ impl<T: Input> FromRequest<WebState> for Json<T> {
         if !essence.eq_ignore_ascii_case("application/json") {
             return Err(Problem::new(Code::UnsupportedMediaType, "Send JSON: `Content-Type: application/json`."));
         }
-        let bytes = tokio::time::timeout(BODY_DEADLINE, whole_body(request, T::MAX_BYTES)).await.map_err(|_| {
-            Problem::new(Code::Timeout, format!("The body did not arrive within {} s.", BODY_DEADLINE.as_secs()))
+        let bytes = tokio::time::timeout(T::DEADLINE, whole_body(request, T::MAX_BYTES)).await.map_err(|_| {
+            Problem::new(Code::Timeout, format!("The body did not arrive within {} s.", T::DEADLINE.as_secs()))
         })??;
         // The parser would take a list for an object, its items for the properties in their order.
         if bytes.trim_ascii_start().first() != Some(&b'{') {
@@ -146,7 +145,8 @@ async fn whole_body(request: Request, max_bytes: usize) -> Result<Vec<u8>, Probl
 
 /// What a parser says, without the value that it stumbled over: callers log errors, and a value may be personal.
 fn without_values(words: &str) -> String {
-    let about_names = ["unknown field", "missing field", "duplicate field"].iter().any(|start| words.contains(start));
+    let start = words.split(['`', '"']).next().unwrap_or_default();
+    let about_names = ["unknown field", "missing field", "duplicate field"].iter().any(|kind| start.contains(kind));
     match words.rsplit_once(", expected ") {
         Some((_, expected)) if !about_names => format!("expected {expected}"),
         _ => words.to_owned(),
@@ -166,5 +166,6 @@ mod tests {
         };
         assert_eq!(shown(r#"{"a": "+14155550142, expected you"}"#), "expected u8 at line 1 column 34");
         assert_eq!(shown(r#"{"a": 415}"#), "expected u8 at line 1 column 9");
+        assert_eq!(shown(r#"{"a": "unknown field"}"#), "expected u8 at line 1 column 21");
     }
 }

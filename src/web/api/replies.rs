@@ -1,5 +1,7 @@
 //! Answers to correspondents.
 
+use std::time::Duration;
+
 use axum::{Json as Answer, extract::State, http::StatusCode};
 use serde::{Deserialize, Deserializer, de};
 use utoipa::ToSchema;
@@ -43,6 +45,8 @@ pub(super) struct NewReply {
 
 impl Input for NewReply {
     const MAX_BYTES: usize = MAX_REPLY_BYTES;
+    /// Eighteen megabytes over a slow wireless line.
+    const DEADLINE: Duration = Duration::from_secs(300);
 }
 
 /// A file on a reply.

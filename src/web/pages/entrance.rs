@@ -232,7 +232,8 @@ mod tests {
         for good in ["/", "/inbox/mine", "/search/0a?all=1"] {
             assert_eq!(inner_path(good), good);
         }
-        for bad in ["", "//evil.example", "/\\evil.example", "https://evil.example", "/\t/evil.example", "/é", "/a b"] {
+        for bad in ["", "//evil.example", "/\\evil.example", "https://evil.example", "/\t/evil.example", "/é", "/a b"]
+        {
             assert_eq!(inner_path(bad), "/", "{bad:?}");
         }
     }

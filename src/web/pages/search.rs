@@ -65,11 +65,7 @@ impl Searches {
     }
 }
 
-pub async fn search(
-    State(state): State<WebState>,
-    visitor: Visitor,
-    fields: Fields,
-) -> Result<Response, WebError> {
+pub async fn search(State(state): State<WebState>, visitor: Visitor, fields: Fields) -> Result<Response, WebError> {
     let query: String = fields.get("q").trim().chars().take(MAX_QUERY_CHARS).collect();
     if query.is_empty() {
         return Ok(Redirect::to("/inbox/needs-action").into_response());

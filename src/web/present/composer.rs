@@ -79,7 +79,8 @@ impl Written {
 
 impl Presenter<'_> {
     pub(super) fn composer(&self, timeline: &Timeline, written: &Written) -> Composer {
-        let mut ways: Vec<view::Way> = timeline.ways.iter().filter_map(|way| self.way(timeline, way, written)).collect();
+        let mut ways: Vec<view::Way> =
+            timeline.ways.iter().filter_map(|way| self.way(timeline, way, written)).collect();
         let place = ways.iter().position(|way| Some(way.channel) == written.way).unwrap_or(0);
         if let Some(way) = ways.get_mut(place) {
             way.chosen = true;

@@ -3,11 +3,7 @@
 use super::Presenter;
 use crate::{
     inbox::{Counts, ListPage, ListRow},
-    model::{
-        conversation::Conversation,
-        health::LineState,
-        line::Channel,
-    },
+    model::{conversation::Conversation, health::LineState, line::Channel},
     web::view::{Banner, Item, Lamp, LampState, LastSeen, List, Order, Rail, Scope, View, ViewCount},
 };
 
@@ -69,10 +65,7 @@ impl Presenter<'_> {
             order,
             items: page.rows.iter().map(|row| self.item(row, selected)).collect(),
             more: page.next.as_ref().map(super::super::pages::inbox::encode_cursor),
-            last_seen: self
-                .channels()
-                .map(|channel| LastSeen { channel, at: self.last_item(channel) })
-                .collect(),
+            last_seen: self.channels().map(|channel| LastSeen { channel, at: self.last_item(channel) }).collect(),
         }
     }
 

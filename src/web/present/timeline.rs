@@ -322,8 +322,11 @@ fn named(name: Option<&str>, address: &str) -> String {
 
 fn file(attachment: &Attachment) -> File {
     let id = attachment.id.to_string();
-    let audio = is_recording(&attachment.media_type)
-        .then(|| Audio { src: format!("/attachments/{id}"), duration: String::new(), peaks: Vec::new() });
+    let audio = is_recording(&attachment.media_type).then(|| Audio {
+        src: format!("/attachments/{id}"),
+        duration: String::new(),
+        peaks: Vec::new(),
+    });
     File {
         name: attachment.name.clone(),
         size: size(attachment.content.bytes_len()),
