@@ -21,7 +21,7 @@ use crate::{
         address::{Address, EmailAddress, PhoneNumber},
         line::{Channel, LineId},
     },
-    voicemail::asterisk::AsteriskConfig,
+    voicemail::asterisk::{AmiConfig, AsteriskConfig, VoicemailBox},
 };
 
 /// Where the package keeps it.
@@ -192,16 +192,38 @@ impl SmsSection {
     }
 }
 
-/// Voicemail boxes of a PBX.
+/// Voicemail boxes of a PBX; see [`AsteriskConfig`] for what the last five mean.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct VoicemailSection {
     pub id: LineId,
     pub location: LineId,
     /// The number that callers dial.
     pub number: String,
     pub name: Option<String>,
-    #[serde(flatten)]
-    pub asterisk: AsteriskConfig,
+    spool: PathBuf,
+    boxes: Vec<VoicemailBox>,
+    ami: Option<AmiConfig>,
+    import_since: jiff::civil::Date,
+    #[serde(default = "VoicemailSection::usual_poll_s")]
+    poll_s: u16,
+}
+
+impl VoicemailSection {
+    fn usual_poll_s() -> u16 {
+        10
+    }
+
+    /// What the channel needs. The section repeats its fields since serde refuses unknown keys only without `flatten`.
+    pub fn asterisk(&self) -> AsteriskConfig {
+        AsteriskConfig {
+            spool: self.spool.clone(),
+            boxes: self.boxes.clone(),
+            ami: self.ami.clone(),
+            import_since: self.import_since,
+            poll_s: self.poll_s,
+        }
+    }
 }
 
 impl Config {
@@ -294,11 +316,11 @@ impl Config {
             if PhoneNumber::parse(&line.number, &practice.country).is_err() {
                 return wrong(&format!("voicemail[{place}].number"), &line.number, "write it as +14155550142");
             }
-            if line.asterisk.boxes.is_empty() {
+            if line.boxes.is_empty() {
                 return wrong(&format!("voicemail[{place}].boxes"), &"none", "name at least one mailbox");
             }
-            if !(1..=600).contains(&line.asterisk.poll_s) {
-                let found = line.asterisk.poll_s;
+            if !(1..=600).contains(&line.poll_s) {
+                let found = line.poll_s;
                 return wrong(&format!("voicemail[{place}].poll_s"), &found, "allowed are 1 to 600 seconds");
             }
         }
@@ -422,6 +444,7 @@ mod tests {
             ("[practice]\nname = 5", "frontdesk.toml"),
             (&format!("{MINIMAL}\n[web]\nlisten = \"nowhere\""), "web.listen"),
             (&format!("{MINIMAL}\n[web]\nport = 5"), "port"),
+            (&format!("{MINIMAL}\n[[voicemail]]\nspol = \"/x\""), "spol"),
             (&format!("{MINIMAL}\n[web]\nundo_s = 99"), "web.undo_s: found 99; allowed are 0 to 30"),
             (&MINIMAL.replace("New_York", "Atlantis"), "practice.time_zone: found \"America/Atlantis\""),
             (&MINIMAL.replace("\"US\"", "\"Atlantis\""), "practice.country"),

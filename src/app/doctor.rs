@@ -93,13 +93,14 @@ async fn channels(config: &Config) -> Vec<Finding> {
         });
     }
     for line in &config.voicemail {
-        let ami = line.asterisk.ami.as_ref().map(|ami| config.credential(&ami.credential)).transpose();
+        let asterisk = line.asterisk();
+        let ami = asterisk.ami.as_ref().map(|ami| config.credential(&ami.credential)).transpose();
         match ami {
             Err(error) => findings.push(Finding::bad(format!("{}: {error}", line.id))),
             Ok(secret) => {
                 let secret = secret.map(|secret| secret.trim().to_owned()).unwrap_or_default();
                 let secret = voicemail::asterisk::AmiSecret::new(secret);
-                let found = voicemail::asterisk::probe(&line.asterisk, &secret).await;
+                let found = voicemail::asterisk::probe(&asterisk, &secret).await;
                 let named = |finding: voicemail::asterisk::Finding| Finding {
                     good: finding.good,
                     what: format!("{}: {}", line.id, finding.what),

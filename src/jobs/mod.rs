@@ -47,9 +47,10 @@ pub fn start(supervisor: &Supervisor, config: &Config, inbox: &Inbox) -> Result<
         supervisor.start(&format!("texts-out/{}", line.id), texts::outgoing(inbox.clone(), line.id.clone(), texter));
     }
     for line in &config.voicemail {
-        let ami = line.asterisk.ami.as_ref().map(|ami| config.credential(&ami.credential)).transpose()?;
+        let asterisk = line.asterisk();
+        let ami = asterisk.ami.as_ref().map(|ami| config.credential(&ami.credential)).transpose()?;
         let ami = AmiSecret::new(ami.map(|secret| secret.trim().to_owned()).unwrap_or_default());
-        let job = voicemail::job(inbox.clone(), line.id.clone(), Arc::new(line.asterisk.clone()), ami);
+        let job = voicemail::job(inbox.clone(), line.id.clone(), Arc::new(asterisk), ami);
         supervisor.start(&format!("voicemail/{}", line.id), job);
     }
     supervisor.start("watchdog", watchdog::job(inbox.clone(), supervisor.pulse()));

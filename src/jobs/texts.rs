@@ -93,9 +93,21 @@ fn health(status: &Status) -> (LineState, Option<String>) {
     let mut details = Vec::new();
     details.extend(status.signal_dbm.map(|dbm| format!("signal {dbm} dBm")));
     details.extend(status.storage.iter().map(|s| format!("{} of {} places used", s.used, s.total)));
+    if status.undeletable > 0 {
+        details.push(format!("{} stored texts cannot be deleted from the SIM", status.undeletable));
+    }
+    let down = |what: &str| LineState::Down { what: what.to_owned() };
     let state = match &status.last_error {
+        _ if status.wants_power_cycle => down("the modem does not recover: take its power away for ten seconds"),
+        _ if status.texts_not_stored > 0 => {
+            down("the modem announced texts that it could not keep: ask recent correspondents, then restart Frontdesk")
+        }
+        _ if status.ready && status.has_message_centre == Some(false) => {
+            down("the SIM knows no message centre, so nothing can be sent: set it in a telephone")
+        }
+        _ if status.ready && status.nearly_full().is_some() => down("the SIM is nearly full: delete old texts from it"),
         _ if status.ready => LineState::Up,
-        Some(what) => LineState::Down { what: what.clone() },
+        Some(what) => down(what),
         None => LineState::Starting,
     };
     (state, (!details.is_empty()).then(|| details.join(", ")))

@@ -78,6 +78,12 @@ async fn report(inbox: &Inbox, line: &LineId, mut news: watch::Receiver<Status>)
         let status = news.borrow_and_update().clone();
         let state = match (&status.spool, &status.ami) {
             (Health::Bad(what), _) | (_, Health::Bad(what)) => LineState::Down { what: what.clone() },
+            // While a caller hangs up, the count may be ahead of the file for a moment; the next look mends it.
+            _ if status.boxes.iter().any(asterisk::BoxStatus::seems_kept_elsewhere) => LineState::Down {
+                what: "the PBX counts messages and the spool holds none: it keeps voicemail by ODBC or IMAP, or `spool` \
+                       names another directory"
+                    .to_owned(),
+            },
             (Health::Good, _) => LineState::Up,
             _ => LineState::Starting,
         };

@@ -19,7 +19,12 @@ impl PhoneNumber {
         let country = country.parse::<phonenumber::country::Id>().ok();
         // Fictional and reserved ranges (555-01xx) are not "valid" to the library; being possible is enough.
         let parsed = phonenumber::parse(country, text).map_err(|_| NotAPhoneNumber)?;
-        Self::from_e164(&parsed.format().mode(phonenumber::Mode::E164).to_string())
+        let number = Self::from_e164(&parsed.format().mode(phonenumber::Mode::E164).to_string())?;
+        // North American numbers without their area code would be somebody else's (NANP: ten digits after +1).
+        if parsed.country().code() == 1 && number.0.len() != "+14155550142".len() {
+            return Err(NotAPhoneNumber);
+        }
+        Ok(number)
     }
 
     /// Takes a number that is already in E.164 form.
@@ -158,7 +163,7 @@ mod tests {
         assert_eq!(abroad.as_e164(), "+447700900123");
         assert_eq!(abroad.display_in("US"), "+44 7700 900123");
         assert_eq!(PhoneNumber::parse("4155550142", "US").unwrap().display_in("US"), "(415) 555-0142");
-        for bad in ["", "hello", "+", "12", "+1234567890123456"] {
+        for bad in ["", "hello", "+", "12", "+1234567890123456", "555-0142", "+1 555 0142"] {
             assert_eq!(PhoneNumber::parse(bad, "US"), Err(NotAPhoneNumber), "{bad:?}");
         }
     }

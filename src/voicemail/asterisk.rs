@@ -31,8 +31,7 @@ pub use session::AmiError;
 pub use spool::SpoolError;
 
 /// Where the PBX keeps voicemail and how it is asked.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct AsteriskConfig {
     /// Asterisk's voicemail directory, as a rule `/var/spool/asterisk/voicemail`. It is only ever read.
     pub spool: PathBuf,
@@ -43,14 +42,7 @@ pub struct AsteriskConfig {
     /// Older messages are entered in the ledger and not brought in (requirements X4), such as `"2026-01-31"`.
     pub import_since: jiff::civil::Date,
     /// Seconds between full scans. Local spools also tell at once when they change.
-    #[serde(default = "AsteriskConfig::usual_poll_s")]
     pub poll_s: u16,
-}
-
-impl AsteriskConfig {
-    fn usual_poll_s() -> u16 {
-        10
-    }
 }
 
 /// Asterisk's manager interface (`manager.conf`). The user needs `read` and `write` of `call,reporting,user`.
