@@ -133,16 +133,24 @@ function mergeList(part) {
   const scroll = $("#list-scroll");
   const items = $("#items");
   const known = new Map([...items.children].map((li) => [li.dataset.key, li]));
-  const anchor = selectedItem()?.closest("li") ?? firstVisible(scroll, items);
+  const incoming = [...$("#items", list).children];
+  const stays = new Set(incoming.map((li) => li.dataset.key));
+  const anchor = selectedItem()?.closest("li") ?? firstVisible(scroll, items, stays);
   const anchorTop = anchor?.getBoundingClientRect().top;
   const untouched = scroll.scrollTop === 0 && !scroll.matches(":hover, :focus-within");
   const arrivals = [];
 
+  for (const [key, li] of known) {
+    if (stays.has(key)) continue;
+    // What is open stays where it is, so that J and K go on from there.
+    if (key === openId()) $("a", li).classList.add("gone");
+    else li.remove();
+  }
   let place = items.firstElementChild;
-  for (const next of [...$("#items", list).children]) {
+  for (const next of incoming) {
+    while (place && !stays.has(place.dataset.key)) place = place.nextElementSibling;
     const key = next.dataset.key;
     const now = known.get(key);
-    known.delete(key);
     const link = $("a", next);
     const isNews = link.hasAttribute("data-theirs") && $("a", now ?? next).dataset.latest !== link.dataset.latest;
     if (!now || isNews) arrivals.push(key);
@@ -151,11 +159,6 @@ function mergeList(part) {
     else if (link.hasAttribute("data-theirs")) link.classList.add("arrived");
     if (li === place) place = place.nextElementSibling;
     else items.insertBefore(li, place);
-  }
-  for (const [key, li] of known) {
-    // What is open stays where it is, so that J and K go on from there.
-    if (key === openId()) $("a", li).classList.add("gone");
-    else li.remove();
   }
   for (const selector of ["#banners", ".sort .order", "h1"]) {
     const [now, next] = [$(`#list ${selector}`), $(selector, list)];
@@ -170,9 +173,9 @@ function mergeList(part) {
   if (heard.length) tellArrivals(heard, scroll, items);
 }
 
-function firstVisible(scroll, items) {
+function firstVisible(scroll, items, stays) {
   const top = scroll.getBoundingClientRect().top;
-  return [...items.children].find((li) => li.getBoundingClientRect().bottom > top);
+  return [...items.children].find((li) => stays.has(li.dataset.key) && li.getBoundingClientRect().bottom > top);
 }
 
 function patchLink(now, next) {
@@ -310,8 +313,10 @@ function keepFocus(now, next) {
 }
 
 function replacePanel(part) {
+  // The element itself stays: on small screens it is open by being the address's target.
   const [now, next] = [$("#panel"), $("#panel", part)];
-  if (now.innerHTML !== next.innerHTML) now.replaceWith(next);
+  if (now.innerHTML !== next.innerHTML) now.replaceChildren(...next.childNodes);
+  now.hidden = next.hidden;
 }
 
 function closeConversation() {

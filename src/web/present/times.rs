@@ -75,9 +75,10 @@ impl Times {
         self.worded(since, |_| short)
     }
 
-    /// `12 s ago`, `4 min ago`, else as [`Times::when`].
+    /// `just now`, `12 s ago`, `4 min ago`, else as [`Times::when`].
     pub fn ago(&self, at: Timestamp) -> When {
-        match self.now.ms_since(at).max(0) {
+        match self.now.ms_since(at) {
+            ..5_000 => self.worded(at, |_| "just now".to_owned()),
             ms @ ..MINUTE_MS => self.worded(at, |_| format!("{} s ago", ms / 1000)),
             ms @ ..HOUR_MS => self.worded(at, |_| format!("{} min ago", ms / MINUTE_MS)),
             _ => self.when(at),
@@ -142,7 +143,8 @@ mod tests {
         for (passed, words) in cases {
             assert_eq!(minutes(passed), words);
         }
-        assert_eq!(times().ago(times().now.plus_ms(-12_400)).short, "12 s ago");
+        let ago = |ms| times().ago(times().now.plus_ms(-ms)).short;
+        assert_eq!([ago(-900), ago(12_400), ago(5 * MINUTE_MS)], ["just now", "12 s ago", "5 min ago"]);
     }
 
     #[test]
