@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin,
     clock::Clock,
-    config::{Config, ConfigError, CredentialError},
+    config::{Config, ConfigError, CredentialError, WebSection},
     inbox::{Inbox, InboxError},
     jobs::{
         self,
@@ -34,6 +34,8 @@ use crate::{
     systemd, web,
 };
 
+/// Where the package puts the unit that listens on port 443.
+const SOCKET_UNIT: &str = "/usr/lib/systemd/system/frontdesk.socket";
 /// The whole drain, from the signal to the exit, ends within ten seconds.
 const DRAIN: Duration = Duration::from_secs(9);
 
@@ -106,7 +108,8 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, AppError> {
     let tls_directory = tls_directory(&config);
     web::tls::ensure_certificates(&tls_directory, &config.web.names, clock.now())?;
     let authority = web::tls::Authority::load(&tls_directory)?;
-    let tls = web::tls::server_config(web::tls::Certificate::load(&tls_directory)?)?;
+    let certificate = web::tls::Certificate::load(&tls_directory)?;
+    let tls = web::tls::server_config(certificate.clone())?;
     let listener = listen(config.web.listen)?;
     let admin_socket = &config.admin.socket;
     let commands = admin::bind(admin_socket)
@@ -124,6 +127,26 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, AppError> {
                 let stop = reins.stop.clone();
                 reins.beat_beside(admin::serve(&commands, &desk, &pulse, &stop)).await;
                 Ok(())
+            }
+        }),
+    );
+    let (names, clock) = (config.web.names.clone(), inbox.clock().clone());
+    supervisor.start(
+        "certificate",
+        job(move |reins| {
+            let (names, clock, directory) = (names.clone(), clock.clone(), tls_directory.clone());
+            let certificate = certificate.clone();
+            async move {
+                loop {
+                    let day = tokio::time::sleep(Duration::from_secs(24 * 3600));
+                    if reins.beat_beside(reins.stop.run_until_cancelled(day)).await.is_none() {
+                        return Ok(());
+                    }
+                    if web::tls::ensure_certificates(&directory, &names, clock.now())? {
+                        certificate.reload()?;
+                        tracing::info!("the certificate was renewed");
+                    }
+                }
             }
         }),
     );
@@ -229,11 +252,9 @@ pub fn link(config: &Config, secret: &str) -> String {
     format!("https://{}/welcome/{secret}", authority(name, config))
 }
 
-/// The host and, where it is not 443, the port: the package's socket unit listens on 443.
+/// The host and, where it is not 443, the port. The package's socket unit listens on 443 beside the usual address.
 fn authority(name: &str, config: &Config) -> String {
-    match config.web.listen.port() {
-        443 => name.to_owned(),
-        _ if Path::new("/etc/systemd/system/multi-user.target.wants/frontdesk.service").exists() => name.to_owned(),
-        port => format!("{name}:{port}"),
-    }
+    let listen = config.web.listen;
+    let packaged = listen == WebSection::default().listen && Path::new(SOCKET_UNIT).exists();
+    if packaged || listen.port() == 443 { name.to_owned() } else { format!("{name}:{}", listen.port()) }
 }
