@@ -178,6 +178,11 @@ impl SimulatedMailServer {
         });
     }
 
+    /// Removes a message as another mail program would.
+    pub fn remove(&self, folder: &str, uid: u32) {
+        self.shared.change(|state| state.folder(folder).messages.retain(|message| message.uid != uid));
+    }
+
     /// Numbers a folder anew, from 1: what a restore from backup does (requirements E1).
     pub fn reset_uid_validity(&self, folder: &str) {
         self.shared.change(|state| {

@@ -28,6 +28,8 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(300);
 pub enum SmtpFault {
     /// The connection ends after the final dot, once: without an answer, the mail is kept.
     DropAfterDot,
+    /// Nothing is said after the final dot, once; the mail is kept, and the connection stays.
+    SilentAfterDot,
     /// The connection ends in the middle of the content, once.
     DropInContent,
     /// This recipient is refused for good, always.
@@ -359,7 +361,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.shared.take(&SmtpFault::DropAfterDot) {
             return Ok(false);
         }
-        self.say("250 2.0.0 kept").await?;
+        if !self.shared.take(&SmtpFault::SilentAfterDot) {
+            self.say("250 2.0.0 kept").await?;
+        }
         Ok(true)
     }
 }

@@ -143,7 +143,7 @@ mod tests {
         for (passed, words) in cases {
             assert_eq!(minutes(passed), words);
         }
-        let ago = |ms| times().ago(times().now.plus_ms(-ms)).short;
+        let ago = |ms: i64| times().ago(times().now.plus_ms(-ms)).short;
         assert_eq!([ago(-900), ago(12_400), ago(5 * MINUTE_MS)], ["just now", "12 s ago", "5 min ago"]);
     }
 
