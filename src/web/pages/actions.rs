@@ -141,7 +141,7 @@ pub async fn reply(
             Ok(form.done(&format!("{word}&message={message}")))
         }
         Err(InboxError::Conflict) => form.refused(Refusal::Conflict { seen: cursor }, written()).await,
-        Err(InboxError::Invalid(_)) => form.refused(Refusal::Problem(Problem::WayGone), written()).await,
+        Err(InboxError::Invalid(words)) => form.refused(Refusal::Problem(Problem::Refused { words }), written()).await,
         Err(error) => Err(error.into()),
     }
 }
@@ -163,8 +163,8 @@ pub async fn note(
 async fn save_note(form: &Form<'_>, fields: &Fields) -> Result<Response, WebError> {
     match form.state.inbox.note(&form.visitor.who, form.conversation, fields.get("note")).await {
         Ok(_) => Ok(form.done("noted")),
-        Err(InboxError::Invalid(_)) => {
-            form.refused(Refusal::Problem(Problem::Empty), Some(Written::in_form(fields, true))).await
+        Err(InboxError::Invalid(words)) => {
+            form.refused(Refusal::Problem(Problem::Refused { words }), Some(Written::in_form(fields, true))).await
         }
         Err(error) => Err(error.into()),
     }

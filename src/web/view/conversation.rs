@@ -378,6 +378,10 @@ pub enum Problem {
     },
     /// The chosen line or way is gone.
     WayGone,
+    /// In the inbox's own words, which say what to do.
+    Refused {
+        words: String,
+    },
 }
 
 /// Who the contact is.
