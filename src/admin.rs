@@ -19,12 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     inbox::{Inbox, InboxError},
     jobs::supervisor::Pulse,
-    model::{
-        audit::Actor,
-        health::LineState,
-        ids::TokenId,
-        staff::Role,
-    },
+    model::{audit::Actor, health::LineState, ids::TokenId, staff::Role},
 };
 
 const MAX_LINE_BYTES: u64 = 64 << 10;
@@ -134,7 +129,9 @@ async fn converse(stream: UnixStream, inbox: &Inbox, pulse: &Pulse) -> io::Resul
         Answer::Error("only root and the daemon's own user may give commands".into())
     } else {
         match serde_json::from_str(&line) {
-            Ok(request) => carry_out(request, uid, inbox, pulse).await.unwrap_or_else(|error| Answer::Error(words(&error))),
+            Ok(request) => {
+                carry_out(request, uid, inbox, pulse).await.unwrap_or_else(|error| Answer::Error(words(&error)))
+            }
             Err(_) => Answer::Error("the command is not understood: program and daemon differ in version".into()),
         }
     };
@@ -170,9 +167,7 @@ async fn carry_out(request: Request, uid: u32, inbox: &Inbox, pulse: &Pulse) -> 
             };
             Answer::Rows(inbox.staff().await?.into_iter().map(row).collect())
         }
-        Request::CreateToken { login, name, days } => {
-            Answer::Token(inbox.make_token(by, &name, &login, days).await?.1)
-        }
+        Request::CreateToken { login, name, days } => Answer::Token(inbox.make_token(by, &name, &login, days).await?.1),
         Request::ListTokens => {
             let staff = inbox.staff().await?;
             let rows = inbox.tokens().await?.into_iter().map(|token| {

@@ -112,8 +112,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, AppError> {
     let tls = web::tls::server_config(certificate.clone())?;
     let listener = listen(config.web.listen)?;
     let admin_socket = &config.admin.socket;
-    let commands = admin::bind(admin_socket)
-        .map_err(|source| AppError::File { path: admin_socket.clone(), source })?;
+    let commands = admin::bind(admin_socket).map_err(|source| AppError::File { path: admin_socket.clone(), source })?;
 
     let supervisor = Supervisor::new(clock);
     jobs::start(&supervisor, &config, &inbox)?;

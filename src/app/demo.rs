@@ -101,7 +101,12 @@ fn say(text: &str) {
 }
 
 fn greet(config: &Config, log_ins: &[(&str, &str, String)], directory: &Path) {
-    say(&format!("\n  {} is open at https://{}:{}\n", config.practice.name, config.web.names[0], config.web.listen.port()));
+    say(&format!(
+        "\n  {} is open at https://{}:{}\n",
+        config.practice.name,
+        config.web.names[0],
+        config.web.listen.port()
+    ));
     say("  The certificate is of the practice's own authority; a browser asks once, or trusts");
     say(&format!("  {}\n", super::tls_directory(config).join("ca.pem").display()));
     say("  One-time log-ins (each sets a password of 15 characters or more):");

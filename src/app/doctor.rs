@@ -6,8 +6,7 @@ use crate::{
     admin::{self, Answer, Finding, Request},
     app,
     config::Config,
-    mail,
-    sms, voicemail,
+    mail, sms, voicemail,
 };
 
 /// Every finding, in the order in which they are best mended. Where the daemon runs it is asked, since it holds the
@@ -73,7 +72,9 @@ async fn channels(config: &Config) -> Vec<Finding> {
         match config.credential(&line.smtp.credential) {
             Err(error) => findings.push(Finding::bad(format!("{name}: {error}"))),
             Ok(secret) => match mail::smtp::probe(&line.smtp, &mail::Secret::new(secret.to_string())).await {
-                Ok(()) => findings.push(Finding::good(format!("{name}: the server for outgoing mail takes our log-in"))),
+                Ok(()) => {
+                    findings.push(Finding::good(format!("{name}: the server for outgoing mail takes our log-in")))
+                }
                 Err(error) => findings.push(Finding::bad(format!("{name}: sending: {error}"))),
             },
         }

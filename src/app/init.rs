@@ -63,7 +63,11 @@ pub fn run(config_path: &Path, admin: &str, seal: bool) -> Result<(), InitError>
     let key_path = if seal { &sealed } else { &plain };
     make_directory(key_path.parent().unwrap_or(Path::new("/")))?;
     make_directory(state)?;
-    if seal { seal_key(&kek, &sealed)? } else { kek.write_new(&plain)? };
+    if seal {
+        seal_key(&kek, &sealed)?
+    } else {
+        kek.write_new(&plain)?
+    };
     let made = make_the_rest(&config, &kek, config_path, admin);
     if made.is_err() {
         // Nothing was sealed with it yet, and a second try needs the place.
@@ -102,7 +106,8 @@ fn make_the_rest(config: &Config, kek: &Kek, config_path: &Path, admin: &str) ->
     if owner.uid() == rustix::process::getuid().as_raw() {
         return make_here(config, kek, admin);
     }
-    let own_path = std::env::current_exe().map_err(|source| InitError::File { path: "/proc/self/exe".into(), source })?;
+    let own_path =
+        std::env::current_exe().map_err(|source| InitError::File { path: "/proc/self/exe".into(), source })?;
     let mut child = Command::new(&own_path)
         .args(["init", "--admin", admin, "--config"])
         .arg(config_path)

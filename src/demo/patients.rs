@@ -99,8 +99,13 @@ const STORIES: [Story; 16] = [
 ];
 
 /// What patients answer when the practice writes to them.
-pub const ANSWERS: [&str; 5] =
-    ["Thank you, that works for me.", "Perfect, see you then!", "Gracias, muy amable.", "OK, I will.", "Could it be an hour later?"];
+pub const ANSWERS: [&str; 5] = [
+    "Thank you, that works for me.",
+    "Perfect, see you then!",
+    "Gracias, muy amable.",
+    "OK, I will.",
+    "Could it be an hour later?",
+];
 
 /// Draws patients and stories, the same ones for the same seed (splitmix64).
 pub struct Cast {

@@ -107,7 +107,12 @@ impl<'a, 'b> Desk<'a, 'b> {
     }
 
     pub fn new_message_id(&self) -> MessageId {
-        MessageId::new(self.now(), random())
+        self.message_id_at(self.now())
+    }
+
+    /// The id of a message that came `at` some time before now; equal times sort by when it is filed.
+    pub fn message_id_at(&self, at: Timestamp) -> MessageId {
+        MessageId::new(at, self.shared.order.next(self.now()))
     }
 
     pub fn conversation(&mut self, id: ConversationId) -> Result<Conversation, InboxError> {

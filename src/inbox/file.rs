@@ -120,7 +120,7 @@ impl Arrival<'_> {
         inbound: Inbound,
     ) -> Result<Message, InboxError> {
         let message = Message {
-            id: MessageId::new(self.record.received_at, random()),
+            id: desk.message_id_at(self.record.received_at),
             conversation: conversation.id,
             at: self.record.received_at,
             category: self.category,

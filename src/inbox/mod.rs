@@ -17,7 +17,10 @@ mod texts;
 mod upkeep;
 mod work;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tokio::sync::{broadcast, watch};
 
@@ -39,8 +42,9 @@ use crate::{
         line::{Channel, LineId},
         outbound::WrongState,
         staff::Who,
+        time::Timestamp,
     },
-    store::{Store, StoreError, engine::Sequence},
+    store::{Store, StoreError, engine::Sequence, seal::random},
 };
 
 /// Who the practice is and how it is reached, from the configuration.
@@ -119,6 +123,28 @@ struct Shared {
     /// Rises when there may be something to file, to send or to tell the PBX.
     work: watch::Sender<u64>,
     health: watch::Sender<BTreeMap<LineId, LineHealth>>,
+    order: Order,
+}
+
+/// Keeps ids in the order in which they are made, also within one millisecond.
+#[derive(Default)]
+struct Order(Mutex<(i64, u16)>);
+
+impl Order {
+    /// The end of an id: when it was made, its place within that millisecond, and two random bytes.
+    fn next(&self, now: Timestamp) -> [u8; 10] {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = match *last {
+            (ms, _) if ms < now.millis() => (now.millis(), 0),
+            (ms, u16::MAX) => (ms + 1, 0),
+            (ms, place) => (ms, place + 1),
+        };
+        let mut end = [0; 10];
+        end[..6].copy_from_slice(&last.0.to_be_bytes()[2..]);
+        end[6..8].copy_from_slice(&last.1.to_be_bytes());
+        end[8..].copy_from_slice(&random::<2>());
+        end
+    }
 }
 
 /// A handle on the inbox; clones share it.
@@ -137,7 +163,9 @@ impl Inbox {
         let starting = LineHealth { state: LineState::Starting, since: clock.now(), last_item: None, detail: None };
         let lines = practice.lines.keys().map(|line| (line.clone(), starting.clone())).collect();
         let (health, _) = watch::channel(lines);
-        let inbox = Self { shared: Arc::new(Shared { store, clock, practice, board, live, work, health }) };
+        let inbox = Self {
+            shared: Arc::new(Shared { store, clock, practice, board, live, work, health, order: Order::default() }),
+        };
         inbox.reconcile_outbox().await?;
         Ok(inbox)
     }

@@ -12,7 +12,6 @@ use crate::{
     store::{
         Records, StoreError,
         schema::{self, Filing, Known, RawRecord},
-        seal::random,
     },
 };
 
@@ -48,7 +47,8 @@ impl Inbox {
         for part in raw.parts {
             parts.push((part.name, self.shared.store.deposit(part.bytes).await?));
         }
-        let id = RawId::new(self.clock().now(), random());
+        let now = self.clock().now();
+        let id = RawId::new(now, self.shared.order.next(now));
         // A source whose clock is ahead must not put its items before everything to come.
         let received_at = raw.received_at.min(self.clock().now());
         let record = RawRecord { source: raw.source, line: raw.line, format: raw.format, received_at, parts };

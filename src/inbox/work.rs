@@ -34,6 +34,9 @@ const MAX_REFERENCES: usize = 20;
 const MAX_FILES: usize = 20;
 /// What most mail servers still take, in bytes before encoding.
 const MAX_FILES_BYTES: usize = 18 << 20;
+/// Messages that are looked at, from the newest back, for what an answer is about, and how many at a time.
+const MAX_BACK: usize = 480;
+const BACK_STEP: usize = 24;
 /// Voicemails of which a PBX is told in one go.
 const MAX_TO_MARK: usize = 100;
 /// Messages of one conversation that a change of category looks at.
@@ -77,12 +80,29 @@ fn invalid<T>(what: &str) -> Result<T, InboxError> {
     Err(InboxError::Invalid(what.to_owned()))
 }
 
+/// The newest message that fits, among the last [`MAX_BACK`]. Most answers are to what came last, so it looks in steps.
+fn newest(
+    records: &impl Records,
+    id: ConversationId,
+    fits: impl Fn(&Message) -> bool,
+) -> Result<Option<Message>, StoreError> {
+    let mut after = None;
+    for _ in 0..MAX_BACK / BACK_STEP {
+        let page = records.list(&schema::MESSAGES, &id, Direction::Descending, after.as_ref(), BACK_STEP)?;
+        let Some((last, _)) = page.last() else { break };
+        after = Some(*last);
+        if let Some((_, found)) = page.into_iter().find(|(_, message)| fits(message)) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
 /// The newest message that a correspondent wrote and this person may see.
 fn newest_inbound(desk: &Desk<'_, '_>, who: &Who, id: ConversationId) -> Result<Option<Message>, StoreError> {
-    let newest = desk.txn.list(&schema::MESSAGES, &id, Direction::Descending, None, 500)?;
-    Ok(newest.into_iter().map(|(_, message)| message).find(|message| {
+    newest(desk.txn, id, |message| {
         who.sees().contains(message.category) && message.inbound().is_some_and(|inbound| inbound.automatic.is_none())
-    }))
+    })
 }
 
 /// What a note or reply is about: the category of the message that it follows.
@@ -95,7 +115,7 @@ fn category_here(desk: &Desk<'_, '_>, who: &Who, conversation: &Conversation) ->
 
 /// Staff handled this: voicemails that they may see are to be marked heard at the PBX (requirements V8).
 fn handle_voicemails(desk: &mut Desk<'_, '_>, who: &Who, id: ConversationId) -> Result<(), InboxError> {
-    let recent = desk.txn.list(&schema::MESSAGES, &id, Direction::Descending, None, 500)?;
+    let recent = desk.txn.list(&schema::MESSAGES, &id, Direction::Descending, None, MAX_BACK)?;
     for (_, mut message) in recent {
         if !who.sees().contains(message.category) {
             continue;
@@ -475,15 +495,14 @@ pub(super) fn newest_mail(
     who: &Who,
     id: ConversationId,
 ) -> Result<Option<Message>, StoreError> {
-    let newest = records.list(&schema::MESSAGES, &id, Direction::Descending, None, 500)?;
-    Ok(newest.into_iter().map(|(_, message)| message).find(|message| {
+    newest(records, id, |message| {
         who.sees().contains(message.category)
             && message.inbound().is_some_and(|inbound| {
                 inbound.channel == Channel::Mail
                     && inbound.automatic.is_none()
                     && matches!(inbound.detail, InboundDetail::Mail { .. })
             })
-    }))
+    })
 }
 
 fn compose(

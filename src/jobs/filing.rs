@@ -52,15 +52,19 @@ async fn file_page(inbox: &Inbox, country: &Arc<str>) -> Result<bool, Failure> {
     let parsed = futures_util::stream::iter(waiting).map(|id| parse_item(inbox, id, country.clone())).buffered(AHEAD);
     tokio::pin!(parsed);
     while let Some((id, parsed)) = parsed.next().await {
-        match parsed? {
-            Some(parsed) => {
+        match parsed {
+            Ok(Some(parsed)) => {
                 if let Err(error) = inbox.file(id, parsed).await {
                     tracing::warn!(item = %id, reason = %Failure::from(error), "an item could not be filed");
                     inbox.filing_failed(id).await?;
                 }
             }
-            // The parser panicked: the item is to blame, not the job.
-            None => inbox.filing_failed(id).await?,
+            // The parser panicked, or the item's bytes are damaged: it is to blame, and what follows goes on.
+            Ok(None) => inbox.filing_failed(id).await?,
+            Err(error) => {
+                tracing::error!(item = %id, reason = %Failure::from(error), "an item cannot be read");
+                inbox.filing_failed(id).await?;
+            }
         }
     }
     Ok(any)

@@ -13,6 +13,8 @@ pub fn job(inbox: Inbox, line: LineId, config: Arc<SmtpConfig>, password: Secret
     make(move |reins| {
         let (inbox, line, config, password) = (inbox.clone(), line.clone(), config.clone(), password.clone());
         async move {
+            // A run before this one may have died with a mail in its hands.
+            inbox.recover_line(&line).await?;
             while let Some(id) = next(&inbox, &line, &reins).await? {
                 let Some(Outgoing::Mail(mail)) = inbox.begin_hand_over(id).await? else { continue };
                 // Once begun, a hand-over is waited for: cutting it off would leave it unconfirmed.

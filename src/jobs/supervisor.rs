@@ -12,11 +12,7 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{
-    clock::Clock,
-    model::time::Timestamp,
-    store::seal::random,
-};
+use crate::{clock::Clock, model::time::Timestamp, store::seal::random};
 
 const FIRST_BACKOFF_MS: u64 = 500;
 const MAX_BACKOFF_MS: u64 = 60_000;

@@ -62,15 +62,8 @@ pub fn modem(inbox: Inbox, line: SmsSection, pin: Option<String>) -> (Texter, Jo
             };
             let work = async {
                 while !reins.stop.is_cancelled() {
-                    let served = modem::serve(
-                        &line.device,
-                        &settings,
-                        &inbox,
-                        &pin,
-                        &mut station,
-                        inbox.clock(),
-                        &reins.stop,
-                    );
+                    let served =
+                        modem::serve(&line.device, &settings, &inbox, &pin, &mut station, inbox.clock(), &reins.stop);
                     if let Err(error) = served.await {
                         let words = Failure::from(error).0;
                         tracing::warn!(line = %line.id, reason = %words, "the modem is away and is looked for again");
@@ -118,6 +111,8 @@ pub fn outgoing(inbox: Inbox, line: LineId, texter: Texter) -> Job {
     make(move |reins| {
         let (inbox, line, texter) = (inbox.clone(), line.clone(), texter.clone());
         async move {
+            // A run before this one may have died with a text in its hands.
+            inbox.recover_line(&line).await?;
             loop {
                 // A text is taken up only when there is a modem for it: until then it can still be undone.
                 tokio::select! {

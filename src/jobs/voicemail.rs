@@ -62,11 +62,7 @@ async fn tell_pbx(
     }
 }
 
-async fn note_elsewhere(
-    inbox: &Inbox,
-    line: &LineId,
-    mut elsewhere: mpsc::Receiver<Elsewhere>,
-) -> Result<(), Failure> {
+async fn note_elsewhere(inbox: &Inbox, line: &LineId, mut elsewhere: mpsc::Receiver<Elsewhere>) -> Result<(), Failure> {
     while let Some(Elsewhere { item, .. }) = elsewhere.recv().await {
         inbox.heard_by_phone(line, &item.msg_id).await?;
     }
@@ -80,9 +76,10 @@ async fn report(inbox: &Inbox, line: &LineId, mut news: watch::Receiver<Status>)
             (Health::Bad(what), _) | (_, Health::Bad(what)) => LineState::Down { what: what.clone() },
             // While a caller hangs up, the count may be ahead of the file for a moment; the next look mends it.
             _ if status.boxes.iter().any(asterisk::BoxStatus::seems_kept_elsewhere) => LineState::Down {
-                what: "the PBX counts messages and the spool holds none: it keeps voicemail by ODBC or IMAP, or `spool` \
+                what:
+                    "the PBX counts messages and the spool holds none: it keeps voicemail by ODBC or IMAP, or `spool` \
                        names another directory"
-                    .to_owned(),
+                        .to_owned(),
             },
             (Health::Good, _) => LineState::Up,
             _ => LineState::Starting,

@@ -151,7 +151,9 @@ impl Conversation {
             Entry::Inbound(_) if is_awaiting(message) => {
                 strand.waiting_since = Some(strand.waiting_since.map_or(message.at, |since| since.min(message.at)));
             }
-            Entry::Outbound(outbound) if outbound.state.needs_staff() => strand.failed = strand.failed.saturating_add(1),
+            Entry::Outbound(outbound) if outbound.state.needs_staff() => {
+                strand.failed = strand.failed.saturating_add(1)
+            }
             _ => {}
         }
     }

@@ -52,12 +52,7 @@ impl WebState {
     pub fn new(inbox: Inbox, authority: Option<Authority>) -> Self {
         // The configuration has checked the name; without the system's zone files times are shown in UTC.
         let zone = TimeZone::get(&inbox.practice().time_zone).unwrap_or(TimeZone::UTC);
-        let shared = Shared {
-            zone,
-            searches: Searches::default(),
-            authority,
-            closing: watch::Sender::new(false),
-        };
+        let shared = Shared { zone, searches: Searches::default(), authority, closing: watch::Sender::new(false) };
         Self { inbox, shared: Arc::new(shared) }
     }
 }

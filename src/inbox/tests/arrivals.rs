@@ -122,8 +122,28 @@ async fn an_arrival_in_the_future_counts_as_now() {
     assert_eq!(desk.message(filed.message).await.at, desk.now());
 }
 
-fn to_both(line_id: &str, desk: &Desk) -> Raw {
-    desk.raw(line_id)
+/// Two mails of the same second, or two texts that the modem gave at once, stand in the order in which they came.
+#[tokio::test]
+async fn equal_times_keep_the_order_of_arrival() {
+    let desk = Desk::start().await;
+    let mut raws = Vec::new();
+    let words = ["do", "not", "take", "them", "any", "more"];
+    for word in words {
+        let raw = desk.receive(Raw { received_at: START, ..desk.raw("sms") }).await;
+        raws.push((raw, word));
+    }
+    desk.clock.advance_ms(-(words.len() as i64));
+    for (raw, word) in raws {
+        let text = ParsedText {
+            from: Address::Phone(number(ANA)),
+            content: TextContent::Text(word.into()),
+            sent: None,
+            part: None,
+        };
+        desk.inbox.file(raw, Ok(Parsed::Text(text))).await.unwrap();
+    }
+    let [conversation] = desk.list(&desk.front, Filter::NeedsAction).await[..] else { panic!("one conversation") };
+    assert_eq!(desk.timeline(&desk.front, conversation).await, words);
 }
 
 /// One mail to two addresses of the practice is one message that says both; one that only looks alike is its own.
@@ -141,11 +161,11 @@ async fn the_second_copy_of_a_mail_is_noted_on_the_first() {
         ..written(ANA_MAIL, "Scan", "")
     };
     let first = desk.mail(page(b"page one")).await;
-    let copy = desk.file(to_both("north-mail", &desk), Parsed::Mail(Box::new(page(b"page one")))).await;
+    let copy = desk.file(desk.raw("north-mail"), Parsed::Mail(Box::new(page(b"page one")))).await;
     assert!(copy.is_none());
     assert_eq!(desk.message(first.message).await.inbound().unwrap().remarks, ["Also sent to north E-mail"]);
     // Scanners reuse their Message-ID, subject and empty text: another file is another mail.
-    let other = desk.file(to_both("north-mail", &desk), Parsed::Mail(Box::new(page(b"page two")))).await;
+    let other = desk.file(desk.raw("north-mail"), Parsed::Mail(Box::new(page(b"page two")))).await;
     assert!(other.is_some());
     // The same account twice is no second address.
     assert_ne!(desk.mail(page(b"page one")).await.message, first.message);

@@ -108,6 +108,20 @@ async fn recategorising_moves_what_waits() {
     desk.check().await;
 }
 
+/// Where the question moves away, nobody waits any more for what was answered before it.
+#[tokio::test]
+async fn recategorising_leaves_what_was_answered_answered() {
+    let desk = Desk::start().await;
+    let first = desk.text(ANA, "what time?").await;
+    desk.reply(&desk.front, first.conversation, "sms", "at nine").await;
+    let second = desk.text(ANA, "and my bill?").await;
+    desk.inbox.categorise(&desk.nurse, second.message, Category::Billing).await.unwrap();
+    assert_eq!((desk.counts(&desk.front).await.needs_action, desk.counts(&desk.nurse).await.needs_action), (1, 0));
+    desk.inbox.categorise(&desk.front, second.message, Category::Uncategorised).await.unwrap();
+    assert_eq!((desk.counts(&desk.front).await.needs_action, desk.counts(&desk.nurse).await.needs_action), (1, 1));
+    desk.check().await;
+}
+
 /// A failed answer moves with its category too.
 #[tokio::test]
 async fn recategorising_moves_failed_sends() {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::{
-    message::{Heard, InboundDetail},
+    message::{Event, Heard, InboundDetail},
     parsed::PbxItem,
 };
 
@@ -45,6 +45,10 @@ async fn resolving_twice_is_harmless() {
     for _ in 0..2 {
         assert!(desk.inbox.resolve(&desk.front, id).await.unwrap());
     }
+    let resolved = desk.opened(&desk.front, id).await.entries.into_iter().filter(|entry| {
+        matches!(entry, Seen::Message(message) if matches!(message.entry, Entry::Event { what: Event::Resolved, .. }))
+    });
+    assert_eq!(resolved.count(), 1);
     desk.reply_and_resolve(&desk.front, id, "sms", "one more thing").await;
     for _ in 0..2 {
         desk.inbox.reopen(&desk.front, id).await.unwrap();

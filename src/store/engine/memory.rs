@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::{Batch, Direction, Engine, EngineError, Precondition, Range, Sequence, Versioned};
+use super::{Batch, Direction, Engine, EngineError, Precondition, Range, Sequence, Touched, Versioned};
 
 #[derive(Default)]
 struct State {
@@ -77,7 +77,7 @@ impl Engine for Memory {
         self.state.lock().unwrap().log.len() as Sequence
     }
 
-    fn changes(&self, after: Sequence, limit: usize) -> Result<Vec<(Sequence, Vec<Vec<u8>>)>, EngineError> {
+    fn changes(&self, after: Sequence, limit: usize) -> Result<Vec<Touched>, EngineError> {
         let state = self.state.lock().unwrap();
         Ok(state
             .log

@@ -50,6 +50,9 @@ pub enum Direction {
     Descending,
 }
 
+/// A commit's number and the keys that it touched.
+pub type Touched = (Sequence, Vec<Vec<u8>>);
+
 /// A range of keys.
 pub type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
@@ -84,7 +87,7 @@ pub trait Engine: Send + Sync + 'static {
     fn last(&self) -> Sequence;
 
     /// The keys that the commits after `after` touched, oldest first, at most `limit` commits.
-    fn changes(&self, after: Sequence, limit: usize) -> Result<Vec<(Sequence, Vec<Vec<u8>>)>, EngineError>;
+    fn changes(&self, after: Sequence, limit: usize) -> Result<Vec<Touched>, EngineError>;
 }
 
 /// Every key that begins with `prefix`.

@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    Batch, Direction, Engine, EngineError, Precondition, Range, Sequence, Versioned,
+    Batch, Direction, Engine, EngineError, Precondition, Range, Sequence, Touched, Versioned,
     journal::{Chain, Journal},
 };
 
@@ -241,7 +241,7 @@ impl Engine for JournaledSled {
         self.journal().tip().sequence
     }
 
-    fn changes(&self, after: Sequence, limit: usize) -> Result<Vec<(Sequence, Vec<Vec<u8>>)>, EngineError> {
+    fn changes(&self, after: Sequence, limit: usize) -> Result<Vec<Touched>, EngineError> {
         let frames = self.journal().read_after(after)?;
         let mut changes = Vec::new();
         for frame in frames.take(limit) {
