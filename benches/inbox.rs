@@ -1,23 +1,30 @@
 //! The inbox with many messages in it: `cargo bench --bench inbox [-- MESSAGES]`, 100,000 where nothing is said.
 //!
 //! Prints a table: how fast messages are taken in and filed, how long a list and a conversation take while twenty staff
-//! work at once, how long a start takes, how much memory and disk it needs. All through the use cases, audit included.
+//! ask for one after another without a pause, how long a start takes, how much memory and disk the daemon needs. The
+//! store is filled and looked at through the use cases, audit included; then the real daemon serves the same store, and
+//! twenty clients ask it over HTTPS, from the same machine.
+
+mod common;
 
 use std::{
+    fs,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use common::{Colleague, count_or, now, percentile, row, site::Site, title};
 use frontdesk::{
     clock::Clock,
-    inbox::{Filter, Inbox, Line, Practice},
+    config::Config,
+    inbox::{Filter, Inbox},
     model::{
         address::{Address, EmailAddress, PhoneNumber},
         audit::Actor,
         ids::{ConversationId, SessionId},
         intake::{Intake, Raw, RawFormat, RawPart, SourceKey},
-        line::{Channel, LineId},
+        line::LineId,
         parsed::{Mailbox, Parsed, ParsedMail, ParsedText, TextContent},
         staff::{Role, Via, Who},
         time::Timestamp,
@@ -25,37 +32,14 @@ use frontdesk::{
     store::{Store, keys::Kek},
 };
 use futures_util::StreamExt;
+use tokio::task::JoinSet;
 
 const STAFF: usize = 20;
 const LOOKS: usize = 50;
 /// Messages of one correspondent, on average.
 const PER_CONTACT: usize = 8;
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-fn practice() -> Practice {
-    let line = |channel, address| Line {
-        channel,
-        location: "main".into(),
-        label: "Main".into(),
-        address,
-        text_caps: (channel == Channel::Sms).then_some((600, 100_000)),
-    };
-    let number = Address::Phone(PhoneNumber::from_e164("+14155550100").expect("a number"));
-    let address = Address::Email(EmailAddress::parse("frontdesk@example.org").expect("an address"));
-    let id = |text| LineId::parse(text).expect("an id");
-    Practice {
-        name: "Bench".into(),
-        country: "US".into(),
-        time_zone: "America/New_York".into(),
-        locations: vec![("main".into(), "Main".into())],
-        lines: [(id("mail"), line(Channel::Mail, address)), (id("sms"), line(Channel::Sms, number))].into(),
-        undo_ms: 10_000,
-    }
-}
+/// Conversations that are looked at.
+const OPENED: usize = 400;
 
 /// Two in three are texts, the others mails of 1 to 9 kB; every eighth comes from the same person.
 fn item(n: usize, messages: usize) -> (Raw, Parsed) {
@@ -101,29 +85,17 @@ fn item(n: usize, messages: usize) -> (Raw, Parsed) {
     (raw("mail", RawFormat::Rfc5322, source, text.into_bytes()), Parsed::Mail(Box::new(mail)))
 }
 
-async fn open(directory: &Path, kek: &Kek) -> Inbox {
+/// The site's own store, while its daemon does not run.
+async fn open(site: &Site) -> Inbox {
+    let config = Config::load(&site.config_path()).expect("it is right");
+    let kek = Kek::read(&site.path().join("credentials/kek")).expect("init made it");
     let clock = Clock::system();
-    let store = Store::open(directory, kek, clock.clone()).expect("the store opens");
-    Inbox::open(store, clock, practice()).await.expect("the inbox opens")
-}
-
-fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
-}
-
-fn row(what: &str, value: impl std::fmt::Display) {
-    println!("{what:<44} {value:>16}");
-}
-
-fn resident_mb() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kb: f64 = line.and_then(|rest| rest.trim().split(' ').next()?.parse().ok()).unwrap_or(0.0);
-    kb / 1024.0
+    let store = Store::open(&site.state(), &kek, clock.clone()).expect("the store opens");
+    Inbox::open(store, clock, config.practice()).await.expect("the inbox opens")
 }
 
 fn disk_bytes(path: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(path) else { return 0 };
+    let Ok(entries) = fs::read_dir(path) else { return 0 };
     entries
         .flatten()
         .map(|entry| match entry.metadata() {
@@ -134,41 +106,66 @@ fn disk_bytes(path: &Path) -> u64 {
         .sum()
 }
 
-/// Twenty staff at once, each looking fifty times; gives all durations, sorted.
-async fn looks<F, R>(work: F) -> Vec<Duration>
+/// What the process that serves this site has in memory, in MB.
+fn resident_mb(site: &Site) -> f64 {
+    let config = site.config_path();
+    let is_ours = |process: &Path| {
+        let words = fs::read(process.join("cmdline")).unwrap_or_default();
+        words.split(|byte| *byte == 0).any(|word| word == config.as_os_str().as_encoded_bytes())
+    };
+    let mut processes = fs::read_dir("/proc").expect("Linux has it").flatten().map(|entry| entry.path());
+    let process = processes.find(|process| is_ours(process)).expect("the daemon runs");
+    let status = fs::read_to_string(process.join("status")).expect("the daemon runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says so");
+    let kb: f64 = line.trim().split(' ').next().and_then(|kb| kb.parse().ok()).expect("a number");
+    kb / 1024.0
+}
+
+/// Twenty staff at once, each looking fifty times without a pause; prints what is usual and what is slow.
+async fn looks<F, R>(what: &str, work: F)
 where
-    F: Fn(usize, usize) -> R,
-    R: Future<Output = ()>,
+    F: Fn(usize) -> R + Send + Sync + 'static,
+    R: Future<Output = ()> + Send,
 {
-    let staff = (0..STAFF).map(|person| {
-        let work = &work;
-        async move {
+    let work = Arc::new(work);
+    let mut staff = JoinSet::new();
+    for person in 0..STAFF {
+        let work = work.clone();
+        staff.spawn(async move {
             let mut times = Vec::with_capacity(LOOKS);
             for look in 0..LOOKS {
                 let start = now();
-                work(person, look).await;
+                work(person * LOOKS + look).await;
                 times.push(start.elapsed());
             }
             times
-        }
-    });
-    let mut all: Vec<Duration> = futures_util::future::join_all(staff).await.into_iter().flatten().collect();
-    all.sort_unstable();
-    all
+        });
+    }
+    let mut times: Vec<Duration> = staff.join_all().await.into_iter().flatten().collect();
+    times.sort_unstable();
+    let [half, most] = [50, 99].map(|percent| percentile(&times, percent).as_secs_f64() * 1e3);
+    row(&format!("{what}: median, p99, ms"), format!("{half:.1}, {most:.1}"));
+}
+
+fn since(start: Instant) -> String {
+    format!("{:.0} ms", start.elapsed().as_secs_f64() * 1e3)
 }
 
 fn main() {
-    let messages = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(100_000);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the runtime starts");
-    runtime.block_on(run(messages));
+    common::run(run(count_or(100_000)));
 }
 
 async fn run(messages: usize) {
-    let directory = tempfile::tempdir().expect("a directory");
-    let kek = Kek::random();
-    println!("{messages} messages, {STAFF} staff\n");
-    let inbox = open(directory.path(), &kek).await;
+    title(&format!("Inbox: {messages} messages, {STAFF} staff"));
+    let mut site = Site::start().await;
+    assert!(site.stop().success(), "it stops");
+    fill(&site, messages).await;
+    let ids = use_cases(&site).await;
+    daemon(&mut site, ids).await;
+}
 
+async fn fill(site: &Site, messages: usize) {
+    let inbox = open(site).await;
     let start = now();
     let mut raw_bytes = 0_u64;
     let items = (0..messages).map(|n| {
@@ -184,38 +181,58 @@ async fn run(messages: usize) {
     let taken = start.elapsed();
     row("taken in and filed, a second", format!("{:.0}", messages as f64 / taken.as_secs_f64()));
     inbox.close().await;
-    drop(inbox);
+    let disk = disk_bytes(&site.state());
+    row("disk for each raw byte", format!("{:.2}", disk as f64 / raw_bytes as f64));
+    row("disk for each message, bytes", disk / messages as u64);
+}
 
+/// Lists and conversations without the web; gives some conversations.
+async fn use_cases(site: &Site) -> Arc<Vec<ConversationId>> {
     let start = now();
-    let inbox = open(directory.path(), &kek).await;
-    row("start, until lists are served", format!("{:.0?}", start.elapsed()));
+    let inbox = open(site).await;
+    row("opening store and inbox", since(start));
 
     let by = Actor::Console { uid: 0 };
     let (staff, _) = inbox.add_staff(by, "bench", "Bench", Role::Manager).await.expect("an account");
     let who = Who { staff, role: Role::Manager, via: Via::Session(SessionId(1)), address: None };
-    let page = inbox.list(&who, &Filter::NeedsAction, None, 400).await.expect("a list");
+    let page = inbox.list(&who, &Filter::NeedsAction, None, OPENED).await.expect("a list");
     row("open conversations", page.counts.needs_action);
     let ids: Arc<Vec<ConversationId>> = Arc::new(page.rows.iter().map(|row| row.conversation.id).collect());
 
-    for (what, filter) in [("needs action", Filter::NeedsAction), ("unassigned", Filter::Unassigned)] {
-        let times = looks(|_, _| {
+    for (what, filter) in [("list, needs action", Filter::NeedsAction), ("list, unassigned", Filter::Unassigned)] {
+        let (inbox, who) = (inbox.clone(), who.clone());
+        let list = move |_| {
             let (inbox, who, filter) = (inbox.clone(), who.clone(), filter.clone());
             async move { drop(inbox.list(&who, &filter, None, 50).await.expect("a list")) }
-        })
-        .await;
-        row(&format!("list, {what}: p50"), format!("{:.1?}", percentile(&times, 50)));
-        row(&format!("list, {what}: p99"), format!("{:.1?}", percentile(&times, 99)));
+        };
+        looks(what, list).await;
     }
-    let times = looks(|person, look| {
-        let (inbox, who, id) = (inbox.clone(), who.clone(), ids[(person * LOOKS + look) % ids.len()]);
+    let (desk, asked) = (inbox.clone(), ids.clone());
+    let open = move |look| {
+        let (inbox, who, id) = (desk.clone(), who.clone(), asked[look % asked.len()]);
         async move { drop(inbox.open_conversation(&who, id, 100).await.expect("a conversation")) }
-    })
-    .await;
-    row("conversation: p50", format!("{:.1?}", percentile(&times, 50)));
-    row("conversation: p99", format!("{:.1?}", percentile(&times, 99)));
-    row("resident memory, MB", format!("{:.0}", resident_mb()));
+    };
+    looks("conversation", open).await;
     inbox.close().await;
-    let disk = disk_bytes(directory.path());
-    row("disk for each raw byte", format!("{:.2}", disk as f64 / raw_bytes as f64));
-    row("disk for each message, bytes", disk / messages as u64);
+    ids
+}
+
+/// The same through the daemon.
+async fn daemon(site: &mut Site, ids: Arc<Vec<ConversationId>>) {
+    let start = now();
+    site.start_daemon().await;
+    row("daemon: from its start to serving", since(start));
+    let colleague = Colleague::of(site);
+    let list = colleague.clone();
+    let list = move |_| {
+        let colleague = list.clone();
+        async move { drop(colleague.get("/conversations?limit=50").await) }
+    };
+    looks("daemon: list by HTTPS", list).await;
+    let open = move |look: usize| {
+        let (colleague, id) = (colleague.clone(), ids[look % ids.len()]);
+        async move { drop(colleague.get(&format!("/conversations/{id}?limit=100")).await) }
+    };
+    looks("daemon: conversation by HTTPS", open).await;
+    row("daemon: resident memory, MB", format!("{:.0}", resident_mb(site)));
 }

@@ -18,6 +18,8 @@ use crate::{
     store::keys::{Kek, KeyError},
 };
 
+/// What a store consists of, in the state directory.
+const PARTS: [&str; 4] = ["keyring", "journal", "index", "blobs"];
 /// Set for the part that runs as the daemon's user: the key comes on standard input.
 const SECOND_HALF: &str = "FRONTDESK_INIT_SECOND_HALF";
 
@@ -27,6 +29,8 @@ pub enum InitError {
     Config(#[from] ConfigError),
     #[error("{path} exists: this practice has its key already, and a new one could not open its records")]
     KeyExists { path: PathBuf },
+    #[error("{path} exists: there are records already, and a new key could not open them")]
+    RecordsExist { path: PathBuf },
     #[error("cannot make the key")]
     Key(#[from] KeyError),
     #[error("cannot use {path}")]
@@ -56,8 +60,9 @@ pub fn run(config_path: &Path, admin: &str, seal: bool) -> Result<(), InitError>
         return Err(InitError::KeyExists { path: path.clone() });
     }
     let state = &config.store.directory;
-    if state.join("keyring").exists() {
-        return Err(InitError::KeyExists { path: state.join("keyring") });
+    let parts = PARTS.map(|part| state.join(part));
+    if let Some(path) = parts.iter().find(|path| path.exists()) {
+        return Err(InitError::RecordsExist { path: path.clone() });
     }
     let kek = Kek::random();
     let key_path = if seal { &sealed } else { &plain };
@@ -70,8 +75,11 @@ pub fn run(config_path: &Path, admin: &str, seal: bool) -> Result<(), InitError>
     };
     let made = make_the_rest(&config, &kek, config_path, admin);
     if made.is_err() {
-        // Nothing was sealed with it yet, and a second try needs the place.
+        // A second try needs the places. What could not be made is all that was sealed with this key.
         let _ = fs::remove_file(key_path);
+        for part in &parts {
+            let _ = if part.is_dir() { fs::remove_dir_all(part) } else { fs::remove_file(part) };
+        }
     }
     made?;
     print!("{}", recovery_sheet(&config, &kek, key_path));

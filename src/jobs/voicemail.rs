@@ -21,11 +21,12 @@ pub fn job(inbox: Inbox, line: LineId, config: Arc<AsteriskConfig>, secret: AmiS
             let (mark, heard) = mpsc::channel(8);
             let (tell, elsewhere) = mpsc::channel(64);
             let (status, news) = watch::channel(Status::default());
+            let ami = news.clone();
             let ports = Ports { heard, elsewhere: tell, status, shutdown: reins.stop.clone() };
             let bring = asterisk::run(&config, &secret, &line, &inbox, ports);
             tokio::select! {
                 () = reins.beat_beside(bring) => Ok(()),
-                done = tell_pbx(&inbox, &line, config.ami.is_some(), &mark, &reins) => done,
+                done = tell_pbx(&inbox, &line, config.ami.is_some().then_some(ami), &mark, &reins) => done,
                 done = note_elsewhere(&inbox, &line, elsewhere) => done,
                 () = report(&inbox, &line, news) => Ok(()),
             }
@@ -33,18 +34,23 @@ pub fn job(inbox: Inbox, line: LineId, config: Arc<AsteriskConfig>, secret: AmiS
     })
 }
 
-/// Marks at the PBX what staff handled.
+/// Marks at the PBX what staff handled, where there is AMI to do it by.
 async fn tell_pbx(
     inbox: &Inbox,
     line: &LineId,
-    has_ami: bool,
+    ami: Option<watch::Receiver<Status>>,
     mark: &mpsc::Sender<MarkHeard>,
     reins: &Reins,
 ) -> Result<(), Failure> {
+    let Some(mut ami) = ami else {
+        reins.stop.cancelled().await;
+        return Ok(());
+    };
     let mut work = inbox.work();
     loop {
         work.mark_unchanged();
-        let waiting = if has_ami { inbox.to_mark_heard(line).await? } else { Vec::new() };
+        let was_away = ami.borrow().ami != Health::Good;
+        let waiting = inbox.to_mark_heard(line).await?;
         let mut left = false;
         for (id, item) in waiting {
             let (answer, told) = oneshot::channel();
@@ -57,6 +63,7 @@ async fn tell_pbx(
         tokio::select! {
             _ = work.changed() => {}
             () = tokio::time::sleep(TELL_AGAIN), if left => {}
+            _ = ami.wait_for(|status| status.ami == Health::Good), if left && was_away => {}
             () = reins.stop.cancelled() => return Ok(()),
         }
     }
@@ -75,7 +82,7 @@ async fn report(inbox: &Inbox, line: &LineId, mut news: watch::Receiver<Status>)
         let state = match (&status.spool, &status.ami) {
             (Health::Bad(what), _) | (_, Health::Bad(what)) => LineState::Down { what: what.clone() },
             // While a caller hangs up, the count may be ahead of the file for a moment; the next look mends it.
-            _ if status.boxes.iter().any(asterisk::BoxStatus::seems_kept_elsewhere) => LineState::Down {
+            (Health::Good, _) if status.boxes.iter().any(asterisk::BoxStatus::seems_kept_elsewhere) => LineState::Down {
                 what:
                     "the PBX counts messages and the spool holds none: it keeps voicemail by ODBC or IMAP, or `spool` \
                        names another directory"

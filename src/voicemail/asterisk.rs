@@ -194,7 +194,8 @@ pub struct BoxStatus {
     pub mailbox: VoicemailBox,
     /// INBOX and Urgent, in the spool.
     pub unheard: usize,
-    /// The same as the PBX counts it; `None` until it was asked, or where it does not know the mailbox.
+    /// The same as the PBX counted it when it was last asked; `None` until then, where it does not know the mailbox, and
+    /// once fewer are left than it counted.
     pub unheard_at_pbx: Option<usize>,
     /// Messages in the fullest folder: the limit is one of each folder.
     pub fullest: usize,

@@ -3,6 +3,9 @@
 mod api;
 mod asterisk_peer;
 mod browser;
+mod canary;
+mod crash;
+mod daemon;
 mod layers;
 mod mail_faults;
 mod mail_peers;
@@ -12,3 +15,4 @@ mod site;
 mod sms_scenarios;
 mod support_mail;
 mod voicemail;
+mod web;

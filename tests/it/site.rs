@@ -1,10 +1,11 @@
 //! A whole practice for a test: the real binary in a directory of its own, simulated peers around it, and its API.
 
 use std::{
+    ffi::OsString,
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
 
@@ -24,9 +25,9 @@ use tempfile::TempDir;
 
 /// The practice's own mail address and the password of all simulated servers.
 pub const ADDRESS: &str = "frontdesk@example.org";
-const PASSWORD: &str = "only-for-tests";
+pub const PASSWORD: &str = "only-for-tests";
 /// Everything that is waited for comes within this time, or the test fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What surrounds the daemon; it outlives every kill of it.
 pub struct World {
@@ -40,6 +41,8 @@ pub struct World {
 pub struct Site {
     pub world: World,
     pub directory: TempDir,
+    /// What the daemon finds in its environment.
+    pub environment: Vec<(&'static str, OsString)>,
     daemon: Option<Child>,
     client: Option<Client>,
     port: u16,
@@ -49,15 +52,32 @@ pub struct Site {
 impl Site {
     /// Sets a practice up as the contractor would, and starts it.
     pub async fn start() -> Self {
-        let mut site = Self::prepare().await;
-        site.start_daemon().await;
-        site.frontdesk(&["user", "add", "boss", "--name", "Jordan Lee", "--role", "manager"]);
-        let output = site.frontdesk(&["token", "create", "boss"]);
-        site.token = output.split_whitespace().last().map(str::to_owned);
+        let mut site = Self::new().await;
+        site.begin().await;
         site
     }
 
-    async fn prepare() -> Self {
+    /// The first start: key, store, an account and its token.
+    pub async fn begin(&mut self) {
+        self.frontdesk(&["init", "--admin", "contractor"]);
+        self.start_daemon().await;
+        self.frontdesk(&["user", "add", "boss", "--name", "Jordan Lee", "--role", "manager"]);
+        self.token = Some(self.make_token("boss"));
+    }
+
+    /// A new token of an account.
+    pub fn make_token(&self, login: &str) -> String {
+        let output = self.frontdesk(&["token", "create", login]);
+        output.split_whitespace().last().expect("it prints the token").to_owned()
+    }
+
+    /// The token that API calls are made with.
+    pub fn token(&self) -> &str {
+        self.token.as_deref().expect("a token was made")
+    }
+
+    /// Peers and a configuration; nothing of the daemon's own yet.
+    pub async fn new() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let directory = tempfile::tempdir().unwrap();
         let outside = directory.path().join("outside");
@@ -70,9 +90,10 @@ impl Site {
             modem: SimulatedModem::start(&outside).unwrap(),
             pbx: SimulatedPbx::start(&outside.join("voicemail"), &["100"]).await.unwrap(),
         };
-        let site = Self { world, directory, daemon: None, client: None, port: free_port(), token: None };
+        let environment = vec![("RUST_LOG", OsString::from("frontdesk=debug"))];
+        let (daemon, client, token) = (None, None, None);
+        let site = Self { world, directory, environment, daemon, client, port: free_port(), token };
         site.configure();
-        site.frontdesk(&["init", "--admin", "contractor"]);
         site
     }
 
@@ -80,8 +101,20 @@ impl Site {
         self.directory.path()
     }
 
-    fn config_path(&self) -> PathBuf {
+    pub fn config_path(&self) -> PathBuf {
         self.path().join("frontdesk.toml")
+    }
+
+    /// The store.
+    pub fn state(&self) -> PathBuf {
+        self.path().join("state")
+    }
+
+    /// Changes the configuration, in which `old` stands once.
+    pub fn change_config(&self, old: &str, new: &str) {
+        let text = fs::read_to_string(self.config_path()).unwrap();
+        assert_eq!(text.matches(old).count(), 1, "{old} stands once in the configuration");
+        fs::write(self.config_path(), text.replace(old, new)).unwrap();
     }
 
     fn configure(&self) {
@@ -167,29 +200,30 @@ credential = "pbx"
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path().join("daemon.log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_frontdesk"));
         command.args(["serve", "--config"]).arg(self.config_path());
-        command.env("RUST_LOG", "frontdesk=debug").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         command
     }
 
     /// Starts the daemon and waits until it answers.
     pub async fn start_daemon(&mut self) {
-        let command = self.serve_command();
-        self.start_as(command).await;
+        self.spawn_daemon();
+        self.until("the daemon to answer", async |site: &Self| site.is_healthy().await).await;
     }
 
-    /// Starts the daemon by another command, such as one that traces it.
-    pub async fn start_as(&mut self, mut command: Command) {
-        self.daemon = Some(command.spawn().unwrap());
-        let ca = fs::read(self.path().join("state/tls/ca.pem")).unwrap();
+    /// Starts the daemon.
+    pub fn spawn_daemon(&mut self) {
+        self.daemon = Some(self.serve_command().spawn().unwrap());
+        let ca = fs::read(self.state().join("tls/ca.pem")).unwrap();
         let ca = reqwest::Certificate::from_pem(&ca).unwrap();
-        self.client = Some(
-            Client::builder().tls_certs_only([ca]).timeout(PATIENCE).pool_max_idle_per_host(0).build().unwrap(),
-        );
-        let url = self.url("/healthz");
-        self.until("the daemon to answer", async |site: &Self| {
-            site.client.as_ref().unwrap().get(&url).send().await.is_ok_and(|answer| answer.status().is_success())
-        })
-        .await;
+        self.client =
+            Some(Client::builder().tls_certs_only([ca]).timeout(PATIENCE).pool_max_idle_per_host(0).build().unwrap());
+    }
+
+    /// Whether `/healthz` says so.
+    pub async fn is_healthy(&self) -> bool {
+        let client = self.client.as_ref().expect("the daemon was started");
+        client.get(self.url("/healthz")).send().await.is_ok_and(|answer| answer.status().is_success())
     }
 
     /// As a power cut: no signal handler, no drain.
@@ -201,17 +235,18 @@ credential = "pbx"
         }
     }
 
-    /// The daemon's process, while it runs.
-    pub fn daemon(&mut self) -> &mut Child {
-        self.daemon.as_mut().expect("the daemon runs")
+    /// How the daemon ended, once it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.daemon.as_mut().expect("the daemon was started").try_wait().unwrap()
     }
 
-    /// Asks it to stop as systemd does, and waits.
-    pub fn stop(&mut self) {
+    /// Asks it to stop as systemd does, and waits. Gives how it ended.
+    pub fn stop(&mut self) -> ExitStatus {
         let mut daemon = self.daemon.take().expect("the daemon runs");
-        let pid = daemon.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        assert!(daemon.wait().unwrap().success());
+        let pid = rustix::process::Pid::from_child(&daemon);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        // The peers go on meanwhile.
+        tokio::task::block_in_place(|| daemon.wait()).unwrap()
     }
 
     /// Runs a command as the contractor would and gives what it printed.
@@ -224,7 +259,9 @@ credential = "pbx"
 
     pub fn try_frontdesk(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_frontdesk"));
-        command.args(arguments).arg("--config").arg(self.config_path()).output().unwrap()
+        command.args(arguments).arg("--config").arg(self.config_path());
+        // The peers go on meanwhile: `doctor` talks to them.
+        tokio::task::block_in_place(|| command.output()).unwrap()
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -233,15 +270,26 @@ credential = "pbx"
 
     /// One call of the API.
     pub async fn api(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+        self.api_as(self.token(), method, path, body).await.expect("the daemon answers")
+    }
+
+    /// One call with any token; `None` where the daemon went away meanwhile.
+    pub async fn api_as(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Option<(StatusCode, Value)> {
         let client = self.client.as_ref().expect("the daemon was started");
-        let token = self.token.as_deref().expect("a token was made");
         let mut request = client.request(method, self.url(&format!("/api/v1{path}"))).bearer_auth(token);
         if let Some(body) = body {
             request = request.json(&body);
         }
-        let answer = request.send().await.unwrap();
+        let answer = request.send().await.ok()?;
         let status = answer.status();
-        (status, answer.json().await.unwrap_or(Value::Null))
+        let bytes = answer.bytes().await.ok()?;
+        Some((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
     }
 
     pub async fn get(&self, path: &str) -> Value {
@@ -258,19 +306,29 @@ credential = "pbx"
 
     /// Every conversation that is open.
     pub async fn conversations(&self) -> Vec<Value> {
-        let list = self.get("/conversations?view=unassigned&limit=200").await;
-        list["conversations"].as_array().expect("a list").clone()
+        let mut all = Vec::new();
+        let mut page = "/conversations?view=unassigned&limit=200".to_owned();
+        loop {
+            let list = self.get(&page).await;
+            all.extend(list["conversations"].as_array().expect("a list").iter().cloned());
+            let Some(next) = list["next"].as_str() else { return all };
+            page = format!("/conversations?view=unassigned&limit=200&after={next}");
+        }
     }
 
     /// Every entry of every open conversation.
     pub async fn entries(&self) -> Vec<Value> {
         let mut entries = Vec::new();
         for conversation in self.conversations().await {
-            let id = conversation["id"].as_str().unwrap().to_owned();
-            let opened = self.get(&format!("/conversations/{id}?limit=200")).await;
-            entries.extend(opened["entries"].as_array().expect("entries").iter().cloned());
+            entries.extend(self.entries_of(&conversation["id"]).await);
         }
         entries
+    }
+
+    /// The entries of one conversation.
+    pub async fn entries_of(&self, id: &Value) -> Vec<Value> {
+        let opened = self.get(&format!("/conversations/{}?limit=200", id.as_str().unwrap())).await;
+        opened["entries"].as_array().expect("entries").clone()
     }
 
     /// The conversation whose contact has this address or number.

@@ -102,8 +102,11 @@ impl Journal {
         let file = OpenOptions::new().read(true).write(true).open(&last.path).map_err(unreadable(&last.path))?;
         let found = file.metadata().map_err(unreadable(&last.path))?.len();
         if found > length {
-            file.set_len(length).and_then(|()| file.sync_all()).map_err(not_durable(&last.path))?;
+            file.set_len(length).map_err(not_durable(&last.path))?;
         }
+        // The last frames may be those of a process that ended between write and sync: nobody may rely on them, or
+        // begin a new segment behind them, before they are durable.
+        file.sync_all().map_err(not_durable(&last.path))?;
         let journal = Self { directory: directory.to_owned(), segments, file, length, tip, broken: false };
         Ok((journal, found - length))
     }

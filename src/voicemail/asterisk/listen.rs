@@ -140,9 +140,17 @@ async fn mark(
     // Before the move, since the spool tells of it sooner than the answer comes.
     let added = shared.ours().insert(ours.clone());
     let marked = lamp::mark_heard(session, mailbox, &msg_id).await;
-    if added && !matches!(marked, Ok(Marked::Moved)) {
-        shared.ours().remove(&ours);
+    if !matches!(marked, Ok(Marked::Moved)) {
+        if added {
+            shared.ours().remove(&ours);
+        }
+        return marked;
     }
+    shared.status.send_modify(|status| {
+        for known in status.boxes.iter_mut().filter(|known| known.mailbox == *mailbox) {
+            known.unheard_at_pbx = None;
+        }
+    });
     marked
 }
 

@@ -254,6 +254,11 @@ fn count(status: &mut BoxStatus, found: &[Found]) {
     for found in found.iter().filter(|found| found.mailbox == status.mailbox) {
         *folders.entry(&found.folder).or_default() += 1;
     }
-    status.unheard = folders.iter().filter(|(folder, _)| spool::is_unheard(folder)).map(|(_, count)| count).sum();
+    let unheard = folders.iter().filter(|(folder, _)| spool::is_unheard(folder)).map(|(_, count)| count).sum();
+    if unheard < status.unheard {
+        // Somebody heard one since the PBX was asked, here or by telephone.
+        status.unheard_at_pbx = None;
+    }
+    status.unheard = unheard;
     status.fullest = folders.values().copied().max().unwrap_or(0);
 }

@@ -1,0 +1,637 @@
+//! kill -9 and power cuts, on the real binary: nothing is lost, nothing comes twice, nothing is sent twice.
+//!
+//! The daemon is ended before each step by which it makes something durable or tells a peer, one after another, and
+//! started again ([`steps`]). In most trials the power is cut too: what was not synced is gone. Then what the source
+//! already counts as taken has to be in the store: mail that was flagged is deleted at its server before the restart,
+//! and a text's slot is free by then. So these trials prove for every channel that a sync comes before the
+//! acknowledgement; where the acknowledgement goes in clear, over the modem's line, its place in the trail shows it too.
+
+mod steps;
+
+use std::{collections::BTreeMap, env, fs, time::Duration};
+
+use frontdesk::{
+    clock::Clock,
+    demo::{
+        modem::Fault,
+        patients::Cast,
+        pbx::{AudioFile, Call, spoken},
+        smtp::SmtpFault,
+    },
+};
+use futures_util::FutureExt;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use self::steps::{Step, Steps};
+use crate::site::{ADDRESS, PATIENCE, Site};
+
+/// Steps that are counted in vain before a trial counts as endless.
+const MOST_STEPS: usize = 60;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Channel {
+    Mail,
+    Text,
+    LongText,
+    Voicemail,
+}
+
+/// Something that came in.
+struct Item {
+    channel: Channel,
+    /// In the subject of a mail, at the start of a text, or the name of a caller.
+    marker: String,
+    /// Of the mail at its server.
+    uid: u32,
+    /// Of the voicemail at the PBX.
+    msg_id: String,
+}
+
+/// A patient's number, of those that are reserved for fiction.
+fn phone(n: usize) -> String {
+    format!("+1415555{:04}", 100 + n % 100)
+}
+
+fn address(n: usize) -> String {
+    format!("patient{}@example.org", n % 100)
+}
+
+/// A site whose daemon can be ended at any step.
+struct Trial {
+    site: Site,
+    steps: Steps,
+    items: Vec<Item>,
+    /// What left, as the peers have it.
+    sent: Vec<String>,
+}
+
+impl Trial {
+    /// Sends to `peer` are steps too.
+    async fn start(peers: &[Channel]) -> Self {
+        let mut site = Site::new().await;
+        let world = &site.world;
+        let (imap, smtp, ami) =
+            (world.mail.port().to_string(), world.submission.port().to_string(), world.pbx.ami_port().to_string());
+        let mut names = Vec::new();
+        for peer in peers {
+            match peer {
+                Channel::Mail => names.extend([imap.as_str(), smtp.as_str()]),
+                Channel::Text | Channel::LongText => names.push("tty"),
+                Channel::Voicemail => names.push(ami.as_str()),
+            }
+        }
+        let steps = Steps::attach(&mut site, &names);
+        site.begin().await;
+        let trial = Self { site, steps, items: Vec::new(), sent: Vec::new() };
+        trial.lines_up().await;
+        trial
+    }
+
+    /// Starts the daemon and waits until every line works and waits for news.
+    async fn restart(&mut self) {
+        self.site.start_daemon().await;
+        self.lines_up().await;
+    }
+
+    async fn lines_up(&self) {
+        let up = async |site: &Site| {
+            let lines = site.get("/lines").await;
+            let is_up = |line: &Value| line["health"]["state"] == "up";
+            lines["lines"].as_array().expect("lines").iter().all(is_up) && site.world.mail.idling() > 0
+        };
+        self.site.until("all lines to work", up).await;
+    }
+
+    /// Something new comes in by a channel.
+    async fn deliver(&mut self, channel: Channel) -> usize {
+        let n = self.items.len();
+        let mut item = Item { channel, marker: format!("Item {n}."), uid: 0, msg_id: String::new() };
+        let world = &self.site.world;
+        match channel {
+            Channel::Mail => item.uid = world.mail.deliver("INBOX", mail(n, &item.marker), Clock::system().now()),
+            Channel::Text => world.modem.deliver(&phone(n), &item.marker),
+            // In two parts.
+            Channel::LongText => world.modem.deliver(&phone(n), &(item.marker.clone() + &" and more".repeat(20))),
+            Channel::Voicemail => {
+                let caller_id = format!("\"{}\" <{}>", item.marker, phone(n));
+                let call = Call {
+                    mailbox: "100",
+                    caller_id: &caller_id,
+                    began: Clock::system().now(),
+                    urgent: false,
+                    audio: vec![AudioFile::ulaw(&spoken(n as u64, 1.0))],
+                    with_msg_id: true,
+                };
+                item.msg_id = world.pbx.leave(&call).await.unwrap().unwrap();
+            }
+        }
+        self.items.push(item);
+        n
+    }
+
+    /// Whether the source counts this item as taken. A PBX never does: staff decide about that.
+    fn is_acknowledged(&self, n: usize) -> bool {
+        let (item, world) = (&self.items[n], &self.site.world);
+        match item.channel {
+            Channel::Mail => {
+                world.mail.flags("INBOX", item.uid).is_none_or(|flags| flags.contains(&"\\Seen".to_owned()))
+            }
+            Channel::Text | Channel::LongText => world.modem.stored_and_waiting() == (0, 0),
+            Channel::Voicemail => true,
+        }
+    }
+
+    /// Nobody can fetch again what was acknowledged.
+    fn forget_at_source(&self, n: usize) {
+        if self.items[n].channel == Channel::Mail && self.is_acknowledged(n) {
+            self.site.world.mail.remove("INBOX", self.items[n].uid);
+        }
+    }
+
+    /// Waits until the daemon is dead (true) or something is so (false).
+    async fn dead_or(&mut self, what: &str, condition: impl Fn(&Self) -> bool) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if self.site.ended().is_some() {
+                return true;
+            }
+            if condition(self) {
+                return false;
+            }
+            assert!(Instant::now() < deadline, "waited too long for {what}; {:#?}", self.steps.since_armed());
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// As a power cut, or as kill -9 alone.
+    fn end(&mut self, power_cut: bool) {
+        self.site.kill();
+        self.steps.disarm();
+        if power_cut {
+            self.steps.cut_power();
+        }
+    }
+
+    /// The entries of a conversation; none where the daemon is away.
+    async fn entries(&self, conversation: &Value) -> Vec<Value> {
+        let path = format!("/conversations/{}?limit=200", conversation.as_str().unwrap());
+        let opened = self.site.api_as(self.site.token(), Method::GET, &path, None).await;
+        let entries = opened.map(|(_, opened)| opened["entries"].as_array().cloned().unwrap_or_default());
+        entries.unwrap_or_default()
+    }
+
+    /// The conversation of an item, looked up by whom it is from.
+    async fn conversation(&self, n: usize) -> Option<Value> {
+        let from = if self.items[n].channel == Channel::Mail { address(n) } else { phone(n) };
+        let body = Some(json!({ "query": from }));
+        let (_, found) = self.site.api_as(self.site.token(), Method::POST, "/lookups", body).await?;
+        found["conversations"].get(0).map(|conversation| conversation["id"].clone())
+    }
+
+    /// Whether an item is in and its source knows.
+    async fn is_in(&self, n: usize) -> bool {
+        let Some(conversation) = self.conversation(n).await else { return false };
+        let entries = self.entries(&conversation).await;
+        self.is_acknowledged(n) && entries.iter().any(|entry| is_of(entry, &self.items[n]))
+    }
+
+    /// Waits until the daemon is dead (true) or something is so in the inbox (false). Looking takes steps too.
+    async fn dead_or_seen(&mut self, what: &str, condition: impl AsyncFn(&Self) -> bool) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if self.site.ended().is_some() {
+                return true;
+            }
+            if condition(self).await {
+                return false;
+            }
+            assert!(Instant::now() < deadline, "waited too long for {what}\n{}", self.site.log());
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Everything that came in stands in the inbox once.
+    async fn nothing_lost_or_doubled(&self) {
+        let entries = self.site.entries().await;
+        for (n, item) in self.items.iter().enumerate() {
+            let found: Vec<&Value> = entries.iter().filter(|entry| is_of(entry, item)).collect();
+            assert_eq!(found.len(), 1, "item {n} by {:?}", item.channel);
+            assert!(self.is_acknowledged(n), "item {n} by {:?}", item.channel);
+            let (entry, id) = (found[0], found[0]["id"].as_str().unwrap());
+            match item.channel {
+                Channel::Mail => assert_eq!(entry["attachments"][0]["bytes"], 9_000, "item {n}"),
+                Channel::Text | Channel::LongText => assert_eq!(entry["incomplete"], Value::Null, "item {n}"),
+                Channel::Voicemail => {
+                    let audio = self.site.api(Method::GET, &format!("/messages/{id}/audio"), None).await;
+                    assert_eq!(audio.0, StatusCode::OK, "item {n}");
+                }
+            }
+        }
+        let inbound = entries.iter().filter(|entry| entry["kind"] == "inbound").count();
+        assert_eq!(inbound, self.items.len(), "nothing else came in");
+    }
+
+    /// Looks at what the peers have got meanwhile.
+    fn collect_sent(&mut self) {
+        while let Some(text) = self.site.world.modem.next_sent().now_or_never() {
+            self.sent.push(text.text);
+        }
+        while let Some(mail) = self.site.world.submission.take_mail() {
+            self.sent.push(String::from_utf8_lossy(&mail.raw).into_owned());
+        }
+    }
+
+    /// How often the peers have got this answer.
+    fn times_sent(&mut self, marker: &str) -> usize {
+        self.collect_sent();
+        self.sent.iter().filter(|text| text.contains(marker)).count()
+    }
+}
+
+fn is_of(entry: &Value, item: &Item) -> bool {
+    let field = match item.channel {
+        Channel::Mail => "subject",
+        Channel::Text | Channel::LongText => "text",
+        Channel::Voicemail => "from_name",
+    };
+    entry["kind"] == "inbound" && entry[field].as_str().is_some_and(|text| text.starts_with(&item.marker))
+}
+
+/// A mail with a file: both are too large to stand in a record.
+fn mail(n: usize, subject: &str) -> String {
+    let file = data_encoding::BASE64.encode(&vec![b'a' + (n % 26) as u8; 9_000]);
+    let lines: Vec<&str> = file.as_bytes().chunks(76).map(|line| str::from_utf8(line).unwrap()).collect();
+    format!(
+        "From: <{}>\r\nTo: <{ADDRESS}>\r\nSubject: {subject}\r\nDate: Mon, 16 Nov 2026 09:00:00 +0000\r\n\
+         Message-ID: <{n}@patients.example.org>\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/mixed; boundary=part\r\n\r\n--part\r\nContent-Type: text/plain\r\n\r\nPlease look.\r\n\
+         --part\r\nContent-Type: application/octet-stream; name=file.bin\r\nContent-Disposition: attachment; \
+         filename=file.bin\r\nContent-Transfer-Encoding: base64\r\n\r\n{}\r\n--part--\r\n",
+        address(n),
+        lines.join("\r\n"),
+    )
+}
+
+/// Ends the daemon before each step on the way of an item into the inbox: of one that comes while it runs, or of one
+/// that waits for its start. Gives the steps at which it died, and the whole way.
+async fn every_step_of_receiving(trial: &mut Trial, channel: Channel, waits: bool) -> (Vec<Step>, Vec<Step>) {
+    let mut deaths = Vec::new();
+    for at in 1..MOST_STEPS {
+        if waits {
+            trial.end(false);
+        }
+        trial.steps.arm(at);
+        let n = trial.deliver(channel).await;
+        if waits {
+            trial.site.spawn_daemon();
+        }
+        // Stored, acknowledged and filed; only then is it looked for, since looking takes steps.
+        let died = trial.dead_or("an item", |trial| trial.is_acknowledged(n) && trial.steps.commits() >= 2).await
+            || trial.dead_or_seen("an item", async |trial: &Trial| trial.is_in(n).await).await;
+        deaths.extend(trial.steps.death());
+        let way = trial.steps.since_armed();
+        trial.forget_at_source(n);
+        // A half-written end of the journal is met without a power cut too.
+        trial.end(at % 4 != 0);
+        trial.restart().await;
+        assert!(!trial.dead_or_seen("an item", async |trial: &Trial| trial.is_in(n).await).await);
+        if !died {
+            return (deaths, way);
+        }
+    }
+    panic!("the way of an item has no end: {deaths:#?}");
+}
+
+/// How often the daemon died at steps like this.
+fn died_at(deaths: &[Step], word: &str, what: &str) -> usize {
+    deaths.iter().filter(|death| death.what == word && death.more.contains(what)).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mail_survives_an_end_at_every_step() {
+    let mut trial = Trial::start(&[Channel::Mail]).await;
+    let (deaths, _) = every_step_of_receiving(&mut trial, Channel::Mail, true).await;
+    // Bytes and file, each synced, named, and its name synced; then the two commits.
+    assert!(died_at(&deaths, "rename", "/blobs/") >= 2, "{deaths:#?}");
+    assert!(died_at(&deaths, "sync", "/blobs/") >= 4, "{deaths:#?}");
+    assert!(died_at(&deaths, "write", ".journal") >= 2, "{deaths:#?}");
+    assert!(died_at(&deaths, "sync", ".journal") >= 2, "{deaths:#?}");
+    assert!(died_at(&deaths, "peer", "") >= 3, "{deaths:#?}");
+    trial.nothing_lost_or_doubled().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn texts_survive_an_end_at_every_step() {
+    let mut trial = Trial::start(&[Channel::Text]).await;
+    let (deaths, way) = every_step_of_receiving(&mut trial, Channel::Text, false).await;
+    assert!(died_at(&deaths, "write", ".journal") >= 2, "{deaths:#?}");
+    assert!(died_at(&deaths, "sync", ".journal") >= 2, "{deaths:#?}");
+    assert!(died_at(&deaths, "tty", "AT+CMGD") >= 1, "{deaths:#?}");
+    trial.nothing_lost_or_doubled().await;
+    let place = |is: fn(&Step) -> bool| way.iter().position(is).expect("it is on the way");
+    let (stored, freed) = (place(Step::is_commit), place(|step| step.what.starts_with("AT+CMGD")));
+    assert!(stored < freed, "the slot was freed before the sync: {way:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn voicemail_survives_an_end_at_every_step() {
+    let mut trial = Trial::start(&[Channel::Voicemail]).await;
+    let (deaths, _) = every_step_of_receiving(&mut trial, Channel::Voicemail, false).await;
+    assert!(died_at(&deaths, "rename", "/blobs/") >= 1, "{deaths:#?}");
+    assert!(died_at(&deaths, "write", ".journal") >= 2, "{deaths:#?}");
+    assert!(died_at(&deaths, "sync", ".journal") >= 2, "{deaths:#?}");
+    trial.nothing_lost_or_doubled().await;
+    let folder = trial.site.world.pbx.spool().join("default/100/INBOX");
+    let txts = fs::read_dir(folder)
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "txt"));
+    assert_eq!(txts.count(), trial.items.len(), "receiving changes nothing at the PBX");
+}
+
+/// Staff handle a voicemail, and the telephone's lamp goes out once, whenever the daemon ends meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn marking_heard_survives_an_end_at_every_step() {
+    let mut trial = Trial::start(&[Channel::Voicemail]).await;
+    let mut deaths = Vec::new();
+    loop {
+        let at = deaths.len() + 1;
+        assert!(at < MOST_STEPS, "marking has no end: {deaths:#?}");
+        let n = trial.deliver(Channel::Voicemail).await;
+        assert!(!trial.dead_or_seen("an item", async |trial: &Trial| trial.is_in(n).await).await);
+        let id = trial.conversation(n).await.unwrap();
+        let resolve = format!("/conversations/{}/resolve", id.as_str().unwrap());
+        let msg_id = trial.items[n].msg_id.clone();
+        let is_old = |trial: &Trial| trial.site.world.pbx.place_of(&msg_id).is_some_and(|place| place.0 == "Old");
+        let is_known = async |trial: &Trial| {
+            let entries = trial.entries(&id).await;
+            is_old(trial) && entries.iter().any(|entry| entry["voicemail"]["heard"] == "everywhere")
+        };
+        trial.steps.arm(at);
+        // No answer means that it may have been resolved, or not.
+        let _ = trial.site.api_as(trial.site.token(), Method::POST, &resolve, None).await;
+        let died = trial.dead_or("the mark", |trial| is_old(trial) && trial.steps.commits() >= 2).await
+            || trial.dead_or_seen("the mark", is_known).await;
+        deaths.extend(trial.steps.death());
+        trial.end(at % 4 != 0);
+        trial.restart().await;
+        trial.site.post(&resolve, Value::Null).await;
+        assert!(!trial.dead_or_seen("the PBX to know", is_known).await);
+        if !died {
+            break;
+        }
+    }
+    assert!(died_at(&deaths, "sync", ".journal") >= 2 && died_at(&deaths, "peer", "") >= 2, "{deaths:#?}");
+    let mut moves = BTreeMap::new();
+    while let Some(moved) = trial.site.world.pbx.next_move().now_or_never() {
+        *moves.entry(moved.msg_id).or_insert(0) += 1;
+    }
+    assert!(moves.len() == trial.items.len() && moves.values().all(|count| *count == 1), "{moves:?}");
+}
+
+/// Two patients: one is answered while the daemon ends, the other's answers show that the queue went on behind it.
+struct Desk {
+    trial: Trial,
+    line: &'static str,
+    patients: [Value; 2],
+    answers: usize,
+}
+
+impl Desk {
+    async fn open(channel: Channel) -> Self {
+        let mut trial = Trial::start(&[channel]).await;
+        trial.site.world.modem.set_report(None);
+        let mut patients = [Value::Null, Value::Null];
+        for patient in &mut patients {
+            let n = trial.deliver(channel).await;
+            assert!(!trial.dead_or_seen("a patient", async |trial: &Trial| trial.is_in(n).await).await);
+            *patient = trial.conversation(n).await.unwrap();
+        }
+        let line = if channel == Channel::Mail { "mail" } else { "sms" };
+        Self { trial, line, patients, answers: 0 }
+    }
+
+    /// Answers a patient and arms the daemon just before; gives the text and whether the daemon says that it is queued.
+    async fn answer(&mut self, patient: usize, at: usize) -> (String, bool) {
+        self.answers += 1;
+        let text = format!("Answer {}.", self.answers);
+        let Trial { site, steps, .. } = &mut self.trial;
+        let accepted = reply(site, &self.patients[patient], self.line, &text, || steps.arm(at)).await;
+        (text, accepted)
+    }
+
+    async fn until_sent(&mut self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.trial.times_sent(text) == 0 {
+            assert!(Instant::now() < deadline, "{text} does not leave\n{}", self.trial.site.log());
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Sends another answer and waits until it left: what was due before it has left by then, or never will.
+    async fn go_on(&mut self) {
+        let (text, accepted) = self.answer(1, 0).await;
+        assert!(accepted);
+        self.until_sent(&text).await;
+    }
+
+    /// The answers with this text in the inbox, once none is on its way.
+    async fn ended(&self, text: &str) -> Vec<Value> {
+        ended(&self.trial.site, &self.patients[0], text).await
+    }
+
+    /// An unconfirmed answer comes to an end as staff say or as the network reports; nothing is sent but on request.
+    async fn settle(&mut self, text: &str, how: &str) {
+        let before = self.trial.times_sent(text);
+        let id = self.ended(text).await[0]["id"].as_str().unwrap().to_owned();
+        let state = match how {
+            "it-arrived" | "report" => "delivered",
+            "give-up" => "cancelled",
+            _ => "sent",
+        };
+        if how == "report" {
+            // Its reference was lost with the answer of the modem.
+            self.trial.site.world.modem.report(200, &phone(0), 0x00);
+        } else {
+            self.trial.site.post(&format!("/messages/{id}/decision"), json!({ "answer": how })).await;
+        }
+        let is_so = async |_: &Site| self.ended(text).await[0]["state"] == state;
+        self.trial.site.until(how, is_so).await;
+        self.go_on().await;
+        assert_eq!(self.trial.times_sent(text), before + usize::from(how == "send-again"), "{text} {how}");
+    }
+}
+
+/// Answers in a conversation; whether the daemon said that it is queued. `ready` is called just before.
+async fn reply(site: &Site, conversation: &Value, line: &str, text: &str, ready: impl FnOnce()) -> bool {
+    let path = format!("/conversations/{}", conversation.as_str().unwrap());
+    let opened = site.api_as(site.token(), Method::GET, &path, None).await;
+    let Some((StatusCode::OK, opened)) = opened else { return false };
+    ready();
+    let body = json!({ "cursor": opened["cursor"], "line": line, "text": text });
+    let answer = site.api_as(site.token(), Method::POST, &format!("{path}/replies"), Some(body)).await;
+    // Refused, it has an old cursor: something new came in meanwhile.
+    answer.is_some_and(|(status, _)| status == StatusCode::CREATED)
+}
+
+/// The answers with this text in a conversation, once none is on its way.
+async fn ended(site: &Site, conversation: &Value, text: &str) -> Vec<Value> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut entries = site.entries_of(conversation).await;
+        entries.retain(|entry| entry["kind"] == "outbound" && entry["text"] == text);
+        if entries.iter().all(|entry| entry["state"] != "queued" && entry["state"] != "handing-over") {
+            return entries;
+        }
+        assert!(Instant::now() < deadline, "an answer does not leave: {entries:?}\n{}", site.log());
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Ends the daemon before each step on the way of an answer out of the house.
+async fn every_step_of_delivering(channel: Channel, settlements: &[&str]) {
+    let mut desk = Desk::open(channel).await;
+    let mut deaths = Vec::new();
+    // What staff saw after the restart, and how often the peer had it then.
+    let mut outcomes: BTreeMap<(String, usize), usize> = BTreeMap::new();
+    let mut unconfirmed = 0;
+    loop {
+        let at = deaths.len() + 1;
+        assert!(at < MOST_STEPS, "the way of an answer has no end: {deaths:#?}");
+        let (text, accepted) = desk.answer(0, at).await;
+        let conversation = desk.patients[0].clone();
+        let has_left = async |trial: &Trial| {
+            let entries = trial.entries(&conversation).await;
+            entries.iter().any(|entry| entry["text"] == text && entry["state"] == "sent")
+        };
+        // Queued, begun and ended.
+        let died = desk.trial.dead_or("an answer", |trial| trial.steps.commits() >= 3).await
+            || desk.trial.dead_or_seen("an answer", has_left).await;
+        deaths.extend(desk.trial.steps.death());
+        desk.trial.end(at % 4 != 0);
+        desk.trial.restart().await;
+
+        desk.go_on().await;
+        let entries = desk.ended(&text).await;
+        let sent = desk.trial.times_sent(&text);
+        assert!(entries.len() <= 1 && entries.len() >= usize::from(accepted), "{text} stands {} times", entries.len());
+        let state = entries.first().map_or("absent", |entry| entry["state"].as_str().unwrap());
+        *outcomes.entry((state.to_owned(), sent)).or_default() += 1;
+        match state {
+            "absent" => assert_eq!(sent, 0, "{text}"),
+            "sent" => assert_eq!(sent, 1, "{text}"),
+            "unconfirmed" => {
+                assert!(sent <= 1, "{text} left {sent} times");
+                desk.settle(&text, settlements[unconfirmed % settlements.len()]).await;
+                unconfirmed += 1;
+            }
+            other => panic!("{text} is {other}"),
+        }
+        if !died {
+            break;
+        }
+    }
+    for expected in [("absent", 0), ("sent", 1), ("unconfirmed", 0), ("unconfirmed", 1)] {
+        let seen = outcomes.keys().any(|(state, sent)| (state.as_str(), *sent) == expected);
+        assert!(seen, "no end led to {expected:?}: {outcomes:?} {deaths:#?}");
+    }
+    assert!(unconfirmed >= settlements.len(), "{outcomes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn texts_leave_once_whatever_step_the_daemon_ends_at() {
+    every_step_of_delivering(Channel::Text, &["it-arrived", "send-again", "give-up", "report"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mails_leave_once_whatever_step_the_daemon_ends_at() {
+    every_step_of_delivering(Channel::Mail, &["it-arrived", "send-again", "give-up"]).await;
+}
+
+/// The peer has the whole message, and the daemon ends before it hears so: staff are asked, nothing leaves by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_the_peer_did_not_confirm_is_never_repeated() {
+    for (channel, how) in [(Channel::Text, "report"), (Channel::Mail, "send-again")] {
+        let mut desk = Desk::open(channel).await;
+        desk.trial.site.world.modem.fail(Fault::SilentAfterCtrlZ);
+        desk.trial.site.world.submission.fail(SmtpFault::SilentAfterDot);
+        let (text, _) = desk.answer(0, 0).await;
+        desk.until_sent(&text).await;
+        desk.trial.end(true);
+        desk.trial.restart().await;
+        desk.go_on().await;
+        assert_eq!(desk.ended(&text).await[0]["state"], "unconfirmed");
+        assert_eq!(desk.trial.times_sent(&text), 1);
+        desk.settle(&text, how).await;
+    }
+}
+
+/// Ten ends at random steps while everybody writes, calls and is answered; FRONTDESK_KILLS asks for more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_ends_under_traffic_lose_and_double_nothing() {
+    let number = |name: &str, usual: u64| env::var(name).map_or(usual, |text| text.parse().unwrap());
+    let (kills, seed) = (number("FRONTDESK_KILLS", 10), number("FRONTDESK_SEED", 1));
+    let mut random = Cast::new(seed);
+    let mut trial = Trial::start(&[Channel::Mail, Channel::Text, Channel::Voicemail]).await;
+    // Conversation and text, and whether the daemon said that it is queued.
+    let mut replies: Vec<(Value, String, bool)> = Vec::new();
+    for kill in 0..kills {
+        let mut answered = None;
+        if !trial.items.is_empty() && random.draw(3) > 0 {
+            let n = random.draw(trial.items.len() as u64) as usize;
+            let line = if trial.items[n].channel == Channel::Mail { "mail" } else { "sms" };
+            answered = trial.conversation(n).await.map(|conversation| (conversation, line));
+        }
+        trial.steps.arm(1 + random.draw(50) as usize);
+        for _ in 0..=random.draw(3) {
+            let calls = trial.items.iter().filter(|item| item.channel == Channel::Voicemail).count();
+            let channel = match random.draw(4) {
+                0 => Channel::Mail,
+                1 => Channel::LongText,
+                // The PBX takes a hundred messages at most.
+                2 if calls < 90 => Channel::Voicemail,
+                _ => Channel::Text,
+            };
+            trial.deliver(channel).await;
+        }
+        if let Some((conversation, line)) = answered {
+            let text = format!("Answer {kill}.");
+            let accepted = reply(&trial.site, &conversation, line, &text, || ()).await;
+            replies.push((conversation, text, accepted));
+        }
+        // Where the traffic has fewer steps, the end comes when nothing happens any more.
+        let (mut steps, mut since) = (u64::MAX, Instant::now());
+        while trial.site.ended().is_none() && since.elapsed() < Duration::from_millis(300) {
+            let now = trial.steps.length();
+            if now != steps {
+                (steps, since) = (now, Instant::now());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        let power_cut = random.draw(2) == 0;
+        trial.end(power_cut);
+        if power_cut && random.draw(4) == 0 {
+            fs::remove_dir_all(trial.site.state().join("index")).unwrap();
+        }
+        trial.site.start_daemon().await;
+    }
+    trial.lines_up().await;
+    let all_in = async |site: &Site| {
+        let came = |entries: Vec<Value>| entries.iter().filter(|entry| entry["kind"] == "inbound").count();
+        (0..trial.items.len()).all(|n| trial.is_acknowledged(n)) && came(site.entries().await) >= trial.items.len()
+    };
+    trial.site.until("everything to arrive", all_in).await;
+    trial.nothing_lost_or_doubled().await;
+    for (conversation, text, accepted) in replies {
+        let entries = ended(&trial.site, &conversation, &text).await;
+        let sent = trial.times_sent(&text);
+        assert!(entries.len() <= 1 && entries.len() >= usize::from(accepted), "{text} seed {seed}");
+        match entries.first().map(|entry| entry["state"].as_str().unwrap()) {
+            None => assert_eq!(sent, 0, "{text} seed {seed}"),
+            Some("unconfirmed") => assert!(sent <= 1, "{text} seed {seed}"),
+            Some("sent" | "delivered") => assert_eq!(sent, 1, "{text} seed {seed}"),
+            Some(other) => panic!("{text} is {other}, seed {seed}"),
+        }
+    }
+}
