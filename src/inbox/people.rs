@@ -121,6 +121,16 @@ fn end_sessions(desk: &mut Desk<'_, '_>, staff: StaffId) -> Result<(), StoreErro
     Ok(())
 }
 
+/// Ends every token of an account, for good: whoever enables it again may not know who has them.
+fn end_tokens(desk: &mut Desk<'_, '_>, staff: StaffId) -> Result<(), StoreError> {
+    for (secret, token) in desk.txn.list(&schema::TOKENS, &(), Direction::Ascending, None, usize::MAX)? {
+        if token.staff == staff {
+            desk.txn.delete(&schema::TOKENS, &secret);
+        }
+    }
+    Ok(())
+}
+
 /// Takes back every one-time link of an account, and those that nobody used in time.
 fn end_invites(desk: &mut Desk<'_, '_>, staff: StaffId) -> Result<(), StoreError> {
     let now = desk.now();
@@ -212,6 +222,7 @@ impl Inbox {
             staff.disabled = disabled;
             if disabled {
                 end_sessions(desk, id)?;
+                end_tokens(desk, id)?;
                 end_invites(desk, id)?;
             }
             desk.txn.put(&schema::STAFF, &id, &staff)?;

@@ -28,7 +28,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// For the head of a request, and for how long a connection may stay without one.
 const HEAD: Duration = Duration::from_secs(30);
 const PING: Duration = Duration::from_secs(20);
-const DRAIN: Duration = Duration::from_secs(8);
+const DRAIN: Duration = Duration::from_secs(7);
 const MAX_HEAD_BYTES: usize = 32 << 10;
 const STREAMS_PER_CONNECTION: u32 = 100;
 
@@ -51,7 +51,7 @@ impl Listening {
     }
 }
 
-/// Serves until `shutdown` resolves, then lets what is being answered finish, within eight seconds.
+/// Serves until `shutdown` resolves, then lets what is being answered finish, within seven seconds.
 pub async fn serve(
     listening: Listening,
     tls: Arc<rustls::ServerConfig>,

@@ -1,79 +1,295 @@
-//! The daemon as the contractor meets it: start, stop, wrong configuration, commands.
+//! The program as its contractor meets it: commands, exit codes, words, and how the daemon starts and ends.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Output};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Output, time::Duration};
 
+use frontdesk::{
+    clock::Clock,
+    demo::{
+        modem::Fault,
+        pbx::{AudioFile, Call, spoken},
+    },
+};
 use reqwest::{Method, StatusCode};
+use serde_json::json;
+use tokio::time::Instant;
 
-use crate::site::Site;
+use crate::site::{ADDRESS, Site};
 
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+/// EX_CONFIG of sysexits.h: systemd does not try again.
+const WRONG_CONFIG: i32 = 78;
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// A wrong configuration is told by file, key, what was found and what is allowed, and systemd does not try again.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_configuration_is_explained() {
-    let site = Site::new().await;
-    assert!(site.frontdesk(&["check-config"]).contains("is right"));
-    site.change_config("undo_s = 0", "undo_s = 99");
-    for command in ["check-config", "serve"] {
-        let output = site.try_frontdesk(&[command]);
-        assert_eq!(output.status.code(), Some(78), "{command}");
-        let words = said(&output);
-        for part in ["frontdesk.toml", "web.undo_s", "99", "0 to 30"] {
-            assert!(words.contains(part), "{command}: {words}");
-        }
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// A command fails with this code and says all of this.
+fn fails(site: &Site, arguments: &[&str], code: i32, parts: &[&str]) {
+    let output = site.try_frontdesk(arguments);
+    let words = words(&output);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {words}");
+    for part in parts {
+        assert!(words.contains(part), "{arguments:?} does not say {part:?}: {words}");
     }
 }
 
-/// Without its key the daemon says what to run, and it refuses a key that others can read.
+/// The contractor runs `init` once, starts the daemon, and browsers are answered over TLS by the practice's own CA.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_missing_or_open_key_is_explained() {
-    let site = Site::new().await;
-    site.frontdesk(&["init", "--admin", "contractor"]);
+async fn a_new_practice_is_made_and_served() {
+    let mut site = Site::new().await;
     let key = site.path().join("credentials/kek");
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-    let output = site.try_frontdesk(&["serve"]);
-    assert!(output.status.code() == Some(78) && said(&output).contains("chmod 0600"), "{}", said(&output));
-    fs::remove_file(&key).unwrap();
-    let output = site.try_frontdesk(&["serve"]);
-    assert!(output.status.code() == Some(78) && said(&output).contains("frontdesk init"), "{}", said(&output));
-    // A new key could not open what is there.
-    let output = site.try_frontdesk(&["init", "--admin", "second"]);
-    assert!(!output.status.success() && !key.exists(), "{}", said(&output));
+    let said = site.frontdesk(&["init", "--admin", "contractor"]);
+    for part in ["https://localhost:", "/welcome/", "SHA-256 fingerprint", "Recovery key of Test practice"] {
+        assert!(said.contains(part), "{said}");
+    }
+    // The print-out is the key, in groups.
+    let printed: String = said.split_whitespace().filter(|word| word.len() == 8).collect();
+    assert!(printed.contains(fs::read_to_string(&key).unwrap().trim()), "{said}");
+    assert_eq!((mode(&key), mode(&site.state().join("keyring"))), (0o600, 0o600));
+    fails(&site, &["init", "--admin", "contractor"], 1, &["credentials/kek exists"]);
+    // Nor does a lost key make way for one that opens nothing.
+    fs::rename(&key, site.path().join("kept")).unwrap();
+    fails(&site, &["init", "--admin", "contractor"], 1, &["state/keyring exists", "could not open them"]);
+    fs::rename(site.path().join("kept"), &key).unwrap();
+
+    site.start_daemon().await;
+    assert!(site.is_healthy().await);
+    assert_eq!(mode(&site.path().join("admin.sock")), 0o600);
+    assert!(site.stop().success());
+    assert!(!site.is_healthy().await);
 }
 
-/// One daemon a store; it stops within ten seconds when asked, and says how it is while it runs.
+/// An `init` that failed can be run again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_daemon_runs_once_answers_commands_and_stops() {
+async fn a_failed_init_leaves_nothing_in_the_way() {
+    let site = Site::new().await;
+    fails(&site, &["init", "--admin", "Dr. No"], 1, &["log-in name"]);
+    assert!(!site.path().join("credentials/kek").exists());
+    site.frontdesk(&["init", "--admin", "contractor"]);
+}
+
+/// A wrong configuration is known before anything starts: file, key, what was found, what is allowed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_configuration_is_named_and_nothing_starts() {
+    let site = Site::new().await;
+    let right = fs::read_to_string(site.config_path()).unwrap();
+    assert!(site.frontdesk(&["check-config"]).contains("is right"));
+    let table: &[(&str, &str, &[&str])] = &[
+        ("undo_s = 0", "undo_s = 31", &["web.undo_s", "31", "0 to 30"]),
+        ("undo_s = 0", "undo_seconds = 0", &["undo_seconds"]),
+        ("America/New_York", "America/Atlantis", &["practice.time_zone", "Atlantis", "America/New_York"]),
+        ("country = \"US\"", "country = \"Utopia\"", &["practice.country", "Utopia", "ISO 3166"]),
+        ("listen = \"127", "listen = \"nowhere 127", &["web.listen"]),
+        ("per_minute = 600", "per_minute = 0", &["sms[0].per_minute", "0 a minute", "1 to 600"]),
+        ("number = \"+14155550100\"", "number = \"reception\"", &["sms[0].number", "reception", "+14155550142"]),
+        ("boxes = [{ mailbox = \"100\" }]", "boxes = []", &["voicemail[0].boxes", "none", "at least one"]),
+        ("boxes = [{ mailbox = \"100\" }]", "boxes = [{ mailbox = \"../1\" }]", &["A-Z"]),
+        (
+            "id = \"sms\"\nlocation = \"main\"",
+            "id = \"sms\"\nlocation = \"annexe\"",
+            &["sms \"sms\".location", "annexe", "[[location]]"],
+        ),
+        ("id = \"phone\"", "id = \"sms\"", &["voicemail.id", "sms", "an id of its own"]),
+        ("address = \"frontdesk@example.org\"", "address = \"frontdesk\"", &["mail[0].address", "name@domain"]),
+        (
+            "acknowledge = { flag = \"\\\\Seen\" }",
+            "acknowledge = { flag = \"\\\\Deleted\" }",
+            &["mail[0].imap", "acknowledge"],
+        ),
+        ("[practice]", "[practice", &["frontdesk.toml"]),
+    ];
+    for (old, new, parts) in table {
+        assert!(right.contains(old), "{old}");
+        fs::write(site.config_path(), right.replacen(old, new, 1)).unwrap();
+        for command in ["check-config", "serve"] {
+            fails(&site, &[command], WRONG_CONFIG, &[&["frontdesk.toml"], *parts].concat());
+        }
+        fails(&site, &["doctor"], 1, &["BAD", parts[0]]);
+    }
+    fs::remove_file(site.config_path()).unwrap();
+    fails(&site, &["serve"], WRONG_CONFIG, &["frontdesk.toml: cannot be read"]);
+    assert!(!site.state().exists(), "nothing was made");
+}
+
+/// Keys and passwords that are missing, open to others or wrong stop the start, and the words say what to do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_missing_open_to_others_or_wrong() {
+    let site = Site::new().await;
+    fails(&site, &["serve"], WRONG_CONFIG, &["credentials/kek", "frontdesk init"]);
+    site.frontdesk(&["init", "--admin", "contractor"]);
+    let key = site.path().join("credentials/kek");
+    let right = fs::read_to_string(&key).unwrap();
+
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    fails(&site, &["serve"], WRONG_CONFIG, &["readable by others (mode 644)", "chmod 0600"]);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+
+    fs::write(&key, "not a key").unwrap();
+    fails(&site, &["serve"], WRONG_CONFIG, &["64 hexadecimal digits"]);
+    fs::write(&key, "00".repeat(32)).unwrap();
+    fails(&site, &["serve"], 1, &["belongs to another installation"]);
+    fs::write(&key, right).unwrap();
+
+    let password = site.path().join("credentials/mail");
+    fs::set_permissions(&password, fs::Permissions::from_mode(0o640)).unwrap();
+    fails(&site, &["serve"], WRONG_CONFIG, &["credentials/mail", "chmod 0600"]);
+    fs::remove_file(&password).unwrap();
+    fails(&site, &["serve"], WRONG_CONFIG, &["the credential \"mail\" is missing", "mode 0600"]);
+}
+
+/// A second daemon on the same records does not start, and the first goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_daemon_at_a_time() {
+    let site = Site::start().await;
+    fails(&site, &["serve"], 1, &["another process uses the store"]);
+    assert!(site.is_healthy().await);
+    site.frontdesk(&["user", "list"]);
+}
+
+/// On SIGTERM the daemon ends within ten seconds and without complaint, whatever it is waiting for; what it was handing
+/// over is in staff's hands afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_drains_in_ten_seconds_even_in_mid_send() {
     let mut site = Site::start().await;
-    let second = site.try_frontdesk(&["serve"]);
-    assert!(!second.status.success() && said(&second).contains("another process"), "{}", said(&second));
-    let socket = fs::metadata(site.path().join("admin.sock")).unwrap();
-    assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+    site.world.modem.deliver("+14155550142", "Can you call me?");
+    site.until("the text to arrive", async |site: &Site| !site.conversations().await.is_empty()).await;
+    let id = site.conversations().await[0]["id"].clone();
+    let path = format!("/conversations/{}", id.as_str().unwrap());
+    let began = Instant::now();
+    assert!(site.stop().success());
+    assert!(began.elapsed() < Duration::from_secs(5), "nothing was going on");
 
-    site.until("every line to work", async |site: &Site| {
-        let words = said(&site.try_frontdesk(&["doctor"]));
-        ["mail: works", "sms: works", "phone: works"].iter().all(|line| words.contains(line))
-    })
-    .await;
+    site.start_daemon().await;
+    site.world.modem.fail(Fault::SilentAfterCtrlZ);
+    let cursor = site.get(&path).await["cursor"].clone();
+    site.post(&format!("{path}/replies"), json!({ "cursor": cursor, "line": "sms", "text": "Yes" })).await;
+    assert_eq!(site.world.modem.next_sent().await.text, "Yes");
+    let began = Instant::now();
+    assert!(site.stop().success());
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(!site.path().join("admin.sock").exists() || !site.is_healthy().await);
+
+    site.start_daemon().await;
+    let entries = site.entries_of(&id).await;
+    let answer = entries.iter().find(|entry| entry["kind"] == "outbound").expect("it is there");
+    assert_eq!(answer["state"], "unconfirmed");
+    assert_eq!(site.world.modem.parts_sent(), 1);
+}
+
+/// `doctor` says of each line that it works, from the running daemon and without one, and changes nothing by asking.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doctor_finds_everything_well() {
+    let mut site = Site::start().await;
+    let is_well = async |site: &Site| {
+        let said = words(&site.try_frontdesk(&["doctor"]));
+        ["mail: works since", "sms: works since", "phone: works since"].iter().all(|part| said.contains(part))
+    };
+    site.until("all lines to work", is_well).await;
+    let said = words(&site.try_frontdesk(&["doctor"]));
+    for part in ["configuration: ", "key-encryption key can be read", "daemon: runs", "store: writes", "signal -71 dBm"]
+    {
+        assert!(said.lines().any(|line| line.starts_with("ok") && line.contains(part)), "{part}: {said}");
+    }
+    // The only thing to mend is that a key in a file is not safe against a thief.
+    let bad: Vec<&str> = said.lines().filter(|line| line.starts_with("BAD")).collect();
+    assert!(bad.len() == 1 && bad[0].contains("stolen disk"), "{said}");
+    assert!(site.stop().success());
+
+    // Something waits at each source, and stays as it is.
+    let now = Clock::system().now();
+    let mail = format!("From: <a@example.org>\r\nTo: <{ADDRESS}>\r\nSubject: Hello\r\n\r\nHello\r\n");
+    let uid = site.world.mail.deliver("INBOX", mail, now);
+    site.world.modem.deliver("+14155550142", "Hello");
+    let audio = vec![AudioFile::ulaw(&spoken(1, 1.0))];
+    let call = Call { mailbox: "100", caller_id: "anonymous", began: now, urgent: false, audio, with_msg_id: true };
+    let msg_id = site.world.pbx.leave(&call).await.unwrap().unwrap();
+    let said = words(&site.try_frontdesk(&["doctor"]));
+    for part in ["mail server reached, INBOX holds 1 messages", "takes our log-in", "Simulated answers", "AMI answers"]
+    {
+        assert!(said.lines().any(|line| line.starts_with("ok") && line.contains(part)), "{part}: {said}");
+    }
+    assert!(said.contains("BAD  daemon: the daemon does not answer"), "{said}");
+    assert_eq!(site.world.mail.flags("INBOX", uid), Some(Vec::new()));
+    assert_eq!(site.world.modem.stored_and_waiting(), (1, 0));
+    assert!(!site.world.modem.any_read(), "a look at the modem is no reading");
+    assert_eq!(site.world.pbx.place_of(&msg_id).unwrap().0, "INBOX");
+}
+
+/// With every peer away the daemon still serves, and `doctor` says in words what is wrong with each line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doctor_says_what_is_wrong() {
+    let mut site = Site::new().await;
+    // Nobody listens on port 9 of loopback.
+    for (port, key) in [(site.world.mail.port(), "port = "), (site.world.submission.port(), "port = ")] {
+        site.change_config(&format!("{key}{port}"), "port = 9");
+    }
+    site.world.pbx.set_manager_up(false);
     site.world.modem.unplug();
-    site.until("the doctor to miss the modem", async |site: &Site| {
-        said(&site.try_frontdesk(&["doctor"])).contains("sms: down")
-    })
-    .await;
+    site.begin().await;
+    let is_known = async |site: &Site| {
+        let said = words(&site.try_frontdesk(&["doctor"]));
+        ["mail: down", "sms: down", "phone: down"].iter().all(|part| said.contains(part))
+    };
+    site.until("all lines to be away", is_known).await;
+    fails(&site, &["doctor"], 1, &["daemon: runs", "no serial port at", "cannot be reached"]);
+    assert!(site.is_healthy().await, "the inbox is there for what came before");
+    assert!(site.stop().success());
+    fails(
+        &site,
+        &["doctor"],
+        1,
+        &["BAD  mail: ", "BAD  mail: sending: ", "BAD  sms: no serial port at", "BAD  phone: AMI"],
+    );
+}
 
-    let wrong = site.try_frontdesk(&["user", "add", "Not A Login", "--name", "x", "--role", "nurse"]);
-    assert!(!wrong.status.success() && said(&wrong).contains("log-in name"), "{}", said(&wrong));
-    let wrong = site.try_frontdesk(&["token", "create", "nobody"]);
-    assert!(!wrong.status.success() && said(&wrong).contains("no such account"), "{}", said(&wrong));
-    let rows = site.frontdesk(&["token", "list"]);
-    let id = rows.split('\t').next().unwrap().to_owned();
-    assert_eq!(site.api(Method::GET, "/me", None).await.0, StatusCode::OK);
-    site.frontdesk(&["token", "revoke", &id]);
-    assert_eq!(site.api(Method::GET, "/me", None).await.0, StatusCode::UNAUTHORIZED);
+/// Accounts and tokens are made by commands, wrong input is refused with words, and what was taken away ends at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accounts_and_tokens_come_and_go() {
+    let mut site = Site::start().await;
+    let link = site.frontdesk(&["user", "add", "nina", "--name", "Nina Berg", "--role", "nurse"]);
+    assert!(link.contains("https://localhost:") && link.contains("/welcome/") && link.contains("three days"), "{link}");
+    let again = site.frontdesk(&["user", "link", "nina"]);
+    assert!(again.contains("/welcome/") && again != link);
+    let users = site.frontdesk(&["user", "list"]);
+    assert!(users.contains("nina\tNina Berg\tnurse\tno password yet"), "{users}");
+
+    let add = |login: &str, role: &str| {
+        let output = site.try_frontdesk(&["user", "add", login, "--name", "Somebody", "--role", role]);
+        (output.status.code(), words(&output))
+    };
+    let (code, said) = add("otto", "dentist");
+    assert!(code == Some(2) && said.contains("front-desk, nurse, manager, administrator"), "{said}");
+    for login in ["x", "nina berg", "nina/berg"] {
+        let (code, said) = add(login, "nurse");
+        assert!(code == Some(1) && said.contains("2 to 32 of a-z"), "{login}: {said}");
+    }
+    let (code, said) = add("nina", "nurse");
+    assert!(code == Some(1) && said.contains("taken"), "{said}");
+    fails(&site, &["user", "link", "nobody"], 1, &["no such account"]);
+    fails(&site, &["token", "create", "nobody"], 1, &["no such account"]);
+    fails(&site, &["token", "create", "nina", "--days", "0"], 1, &["1 to 366"]);
+    fails(&site, &["token", "revoke", "nonsense"], 1, &["no such account or token"]);
+
+    let me = async |site: &Site, token: &str| site.api_as(token, Method::GET, "/me", None).await.unwrap();
+    let token = site.make_token("nina");
+    let (status, known) = me(&site, &token).await;
+    assert_eq!((status, &known["role"]), (StatusCode::OK, &json!("nurse")));
+    let tokens = site.frontdesk(&["token", "list"]);
+    let row = tokens.lines().find(|row| row.contains("nina")).expect("it is listed");
+    assert!(!tokens.contains(&token), "a token is shown once");
+    site.frontdesk(&["token", "revoke", row.split('\t').next().unwrap()]);
+    assert_eq!(me(&site, &token).await.0, StatusCode::UNAUTHORIZED);
+
+    let token = site.make_token("nina");
+    site.frontdesk(&["user", "disable", "nina"]);
+    assert_eq!(me(&site, &token).await.0, StatusCode::UNAUTHORIZED);
+    assert!(site.frontdesk(&["user", "list"]).contains("nina\tNina Berg\tnurse\tdisabled"));
+    site.frontdesk(&["user", "enable", "nina"]);
+    assert_eq!(me(&site, &token).await.0, StatusCode::UNAUTHORIZED, "tokens do not come back");
 
     assert!(site.stop().success());
-    let gone = site.try_frontdesk(&["user", "list"]);
-    assert!(!gone.status.success() && said(&gone).contains("is it running"), "{}", said(&gone));
+    fails(&site, &["user", "list"], 1, &["does not answer", "admin.sock", "systemctl status frontdesk"]);
 }

@@ -133,7 +133,7 @@ async fn a_disabled_account_is_out_at_the_next_look() {
     assert_eq!((who.staff, who.role), (desk.front.staff, Role::FrontDesk));
     desk.inbox.log_out(&one, &who).await.unwrap();
     assert!(!desk.is_in(&one, true).await && desk.is_in(&two, true).await);
-    let (id, token) = desk.inbox.make_token(CONSOLE, "reports", "fay", 2).await.unwrap();
+    let (_, token) = desk.inbox.make_token(CONSOLE, "reports", "fay", 2).await.unwrap();
     assert!(desk.inbox.check_token(&token, None).await.unwrap().is_some());
     assert!(desk.inbox.check_token("fd_wrong", None).await.unwrap().is_none());
     desk.inbox.set_disabled(CONSOLE, "fay", true).await.unwrap();
@@ -141,6 +141,8 @@ async fn a_disabled_account_is_out_at_the_next_look() {
     assert!(desk.inbox.check_token(&token, None).await.unwrap().is_none());
     desk.inbox.set_disabled(CONSOLE, "fay", false).await.unwrap();
     assert!(!desk.is_in(&two, true).await);
+    assert!(desk.inbox.check_token(&token, None).await.unwrap().is_none(), "tokens do not come back");
+    let (id, token) = desk.inbox.make_token(CONSOLE, "reports", "fay", 2).await.unwrap();
     assert!(desk.inbox.check_token(&token, None).await.unwrap().is_some());
     desk.pass(2 * DAY);
     assert!(desk.inbox.check_token(&token, None).await.unwrap().is_none());
