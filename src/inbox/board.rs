@@ -4,7 +4,7 @@
 //! The writer updates it at each commit, before whoever wrote gets the answer, so that a list never lags behind.
 
 use std::{
-    collections::HashMap,
+    collections::{BinaryHeap, HashMap},
     sync::{PoisonError, RwLock},
 };
 
@@ -66,23 +66,37 @@ impl Row {
         Self { is_open: conversation.is_open(), assignee: conversation.assignee, strands }
     }
 
-    fn visible(&self, sees: Categories) -> impl Iterator<Item = &RowStrand> {
-        self.strands.iter().filter(move |strand| sees.contains(strand.category))
+    /// What somebody who sees these categories sees of it, if anything.
+    fn sight(&self, sees: Categories) -> Option<Sight> {
+        let mut visible = self.strands.iter().filter(|strand| sees.contains(strand.category));
+        let first = visible.next()?;
+        let first = Sight { latest: first.latest, waiting_since: first.waiting_since, failed: first.failed };
+        Some(visible.fold(first, |sight, strand| Sight {
+            latest: sight.latest.max(strand.latest),
+            waiting_since: sight.waiting_since.into_iter().chain(strand.waiting_since).min(),
+            failed: sight.failed || strand.failed,
+        }))
     }
 
     /// The sort key of this row in a list, if it belongs there.
-    fn place_in(&self, filter: &Filter, me: StaffId, sees: Categories) -> Option<Timestamp> {
-        let latest = self.visible(sees).map(|strand| strand.latest).max()?;
+    fn place_in(&self, filter: &Filter, me: StaffId, sight: &Sight) -> Option<Timestamp> {
         match filter {
             // An answer that did not leave is everybody's business, also where it was to be the last word.
-            Filter::FailedSends => self.visible(sees).any(|strand| strand.failed).then_some(latest),
+            Filter::FailedSends => sight.failed.then_some(sight.latest),
             _ if !self.is_open => None,
-            Filter::NeedsAction => self.visible(sees).filter_map(|strand| strand.waiting_since).min(),
-            Filter::Mine => (self.assignee == Some(me)).then_some(latest),
-            Filter::Unassigned => self.assignee.is_none().then_some(latest),
+            Filter::NeedsAction => sight.waiting_since,
+            Filter::Mine => (self.assignee == Some(me)).then_some(sight.latest),
+            Filter::Unassigned => self.assignee.is_none().then_some(sight.latest),
             Filter::Resolved | Filter::Contacts(_) => None,
         }
     }
+}
+
+/// A row as far as one person may see it.
+struct Sight {
+    latest: Timestamp,
+    waiting_since: Option<Timestamp>,
+    failed: bool,
 }
 
 /// How many conversations each view holds for one person.
@@ -138,7 +152,8 @@ impl Board {
         let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
         let mut counts = Counts::default();
         for row in rows.values() {
-            let is_in = |filter: &Filter| usize::from(row.place_in(filter, me, sees).is_some());
+            let Some(sight) = row.sight(sees) else { continue };
+            let is_in = |filter: &Filter| usize::from(row.place_in(filter, me, &sight).is_some());
             counts.needs_action += is_in(&Filter::NeedsAction);
             counts.mine += is_in(&Filter::Mine);
             counts.unassigned += is_in(&Filter::Unassigned);
@@ -160,17 +175,24 @@ impl Board {
         let order = |cursor: &Cursor| if oldest_first { cursor.at.millis() } else { -cursor.at.millis() };
         let rank = |cursor: &Cursor| (order(cursor), cursor.id);
         let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
-        let mut hits: Vec<Cursor> = rows
+        let hits = rows
             .iter()
-            .filter_map(|(id, row)| Some(Cursor { at: row.place_in(filter, me, sees)?, id: *id }))
-            .filter(|cursor| after.is_none_or(|after| rank(cursor) > rank(&after)))
-            .collect();
-        let more = hits.len() > limit;
-        if more {
-            hits.select_nth_unstable_by_key(limit, rank);
-            hits.truncate(limit);
+            .filter_map(|(id, row)| Some(Cursor { at: row.place_in(filter, me, &row.sight(sees)?)?, id: *id }))
+            .filter(|cursor| after.is_none_or(|after| rank(cursor) > rank(&after)));
+        // Only the page is kept, and one more: there may be many thousand rows.
+        let mut best = BinaryHeap::with_capacity(limit + 2);
+        for cursor in hits {
+            let (order, id) = rank(&cursor);
+            if best.len() <= limit || best.peek().is_some_and(|(last, last_id, _)| (order, id) < (*last, *last_id)) {
+                best.push((order, id, cursor.at));
+                if best.len() > limit + 1 {
+                    best.pop();
+                }
+            }
         }
-        hits.sort_unstable_by_key(rank);
+        let more = best.len() > limit;
+        let best = best.into_sorted_vec();
+        let hits = best.into_iter().take(limit).map(|(_, id, at)| Cursor { at, id }).collect();
         (hits, more)
     }
 }
