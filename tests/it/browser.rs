@@ -7,11 +7,11 @@ use std::{
 };
 
 use frontdesk::{
+    clock::Clock,
     demo::{
         patients::{File, Letter, PATIENTS},
         pbx::{AudioFile, Call, spoken},
     },
-    model::time::Timestamp,
 };
 
 use crate::site::{ADDRESS, Site};
@@ -22,7 +22,7 @@ const REPLY: &str = "See you on Thursday at nine.";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_nurse_reads_listens_and_answers() {
     let site = Site::start().await;
-    let now = Timestamp::from_millis(jiff::Zoned::now().timestamp().as_millisecond());
+    let now = Clock::system().now();
     let letter = Letter {
         patient: &PATIENTS[3],
         to: ADDRESS,
