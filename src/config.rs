@@ -167,6 +167,10 @@ pub struct SmsSection {
     pub number: String,
     pub name: Option<String>,
     pub device: PathBuf,
+    /// The modem that belongs to this line: 15 digits. With it or `iccid`, every serial port is looked at.
+    pub imei: Option<String>,
+    /// The SIM that belongs to this line: 19 or 20 digits.
+    pub iccid: Option<String>,
     /// The credential that holds the SIM's PIN; it is tried once ever.
     pub pin_credential: Option<String>,
     #[serde(default = "SmsSection::usual_per_minute")]
@@ -308,6 +312,15 @@ impl Config {
                 let found = format!("{} a minute, {} a day", line.per_minute, line.per_day);
                 return wrong(&format!("sms[{place}].per_minute"), &found, "allowed are 1 to 600 and 1 to 100,000");
             }
+            let digits = |text: &String, least: usize, most: usize| {
+                (least..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
+            };
+            if line.imei.as_ref().is_some_and(|imei| !digits(imei, 15, 15)) {
+                return wrong(&format!("sms[{place}].imei"), &line.imei, "write its 15 digits");
+            }
+            if line.iccid.as_ref().is_some_and(|iccid| !digits(iccid, 19, 20)) {
+                return wrong(&format!("sms[{place}].iccid"), &line.iccid, "write its 19 or 20 digits");
+            }
             if !(1..=600).contains(&line.poll_s) {
                 return wrong(&format!("sms[{place}].poll_s"), &line.poll_s, "allowed are 1 to 600 seconds");
             }
@@ -444,6 +457,12 @@ mod tests {
             ("[practice]\nname = 5", "frontdesk.toml"),
             (&format!("{MINIMAL}\n[web]\nlisten = \"nowhere\""), "web.listen"),
             (&format!("{MINIMAL}\n[web]\nport = 5"), "port"),
+            (
+                &format!(
+                    "{MINIMAL}\n[[sms]]\nid = \"sms\"\nlocation = \"main\"\nnumber = \"+14155550100\"\ndevice = \"/x\"\nimei = \"12\""
+                ),
+                "sms[0].imei",
+            ),
             (&format!("{MINIMAL}\n[[voicemail]]\nspol = \"/x\""), "spol"),
             (&format!("{MINIMAL}\n[web]\nundo_s = 99"), "web.undo_s: found 99; allowed are 0 to 30"),
             (&MINIMAL.replace("New_York", "Atlantis"), "practice.time_zone: found \"America/Atlantis\""),

@@ -1,6 +1,6 @@
 //! One modem: its session, its outbox, and texts whose parts did not all come.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::Mutex;
 
@@ -52,6 +52,7 @@ pub fn modem(inbox: Inbox, line: SmsSection, pin: Option<String>) -> (Texter, Jo
         async move {
             let mut settings = Settings::new(line.id.clone());
             settings.poll = Duration::from_secs(line.poll_s.into());
+            (settings.imei, settings.iccid) = (line.imei.clone(), line.iccid.clone());
             let mut station = station.lock().await;
             let report = async {
                 while status.changed().await.is_ok() {
@@ -62,14 +63,21 @@ pub fn modem(inbox: Inbox, line: SmsSection, pin: Option<String>) -> (Texter, Jo
             };
             let work = async {
                 while !reins.stop.is_cancelled() {
-                    let served =
-                        modem::serve(&line.device, &settings, &inbox, &pin, &mut station, inbox.clock(), &reins.stop);
-                    if let Err(error) = served.await {
-                        let words = Failure::from(error).0;
-                        tracing::warn!(line = %line.id, reason = %words, "the modem is away and is looked for again");
-                        inbox.report_health(&line.id, LineState::Down { what: words }, None);
-                        let _ = reins.stop.run_until_cancelled(tokio::time::sleep(REOPEN_AFTER)).await;
+                    let mut words = None;
+                    for port in ports(&line) {
+                        let served =
+                            modem::serve(&port, &settings, &inbox, &pin, &mut station, inbox.clock(), &reins.stop);
+                        match served.await {
+                            Ok(()) => return,
+                            // What the configured port has to say is what the contractor needs to read.
+                            Err(error) if words.is_none() => words = Some(Failure::from(error).0),
+                            Err(_) => {}
+                        }
                     }
+                    let words = words.unwrap_or_default();
+                    tracing::warn!(line = %line.id, reason = %words, "the modem is away and is looked for again");
+                    inbox.report_health(&line.id, LineState::Down { what: words }, None);
+                    let _ = reins.stop.run_until_cancelled(tokio::time::sleep(REOPEN_AFTER)).await;
                 }
             };
             tokio::select! {
@@ -80,6 +88,22 @@ pub fn modem(inbox: Inbox, line: SmsSection, pin: Option<String>) -> (Texter, Jo
         }
     });
     (texter, job)
+}
+
+/// Where the line's modem may be: the configured port and, where the line names its modem or SIM, every USB serial
+/// port, since identical modems swap names (requirements S17). A port that another line holds does not open.
+fn ports(line: &SmsSection) -> Vec<PathBuf> {
+    let mut ports = vec![line.device.clone()];
+    if line.imei.is_some() || line.iccid.is_some() {
+        let known = std::fs::read_dir("/dev").into_iter().flatten().flatten().map(|entry| entry.path());
+        let is_modem = |path: &PathBuf| {
+            path.file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|name| ["ttyUSB", "ttyACM"].iter().any(|prefix| name.starts_with(prefix)))
+        };
+        ports.extend(known.filter(is_modem));
+    }
+    ports
 }
 
 fn health(status: &Status) -> (LineState, Option<String>) {
