@@ -6,42 +6,35 @@
 pub mod blobs;
 pub mod engine;
 pub mod keys;
+mod records;
 pub mod schema;
 pub mod seal;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::{
-    collections::BTreeMap,
     fs, io,
-    ops::Bound,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, mpsc},
 };
 
-use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{oneshot, watch};
 
+pub use self::records::{Reader, Records, Txn};
 use self::{
     blobs::{BlobError, Blobs},
-    engine::{Batch, Change, Direction, Engine, EngineError, Precondition, Sequence, Versioned, prefix_range},
+    engine::{Engine, EngineError, Sequence},
     keys::{Kek, KeyError, Keyring},
     schema::Lookup,
-    seal::Place,
     table::{Key, Table},
+    writer::{Order, Request},
 };
 use crate::{clock::Clock, model::message::Content};
 
-/// A record larger than this goes into a sealed file of its own: sled spills values of 16,000 bytes and more into
-/// files that it does not survive the loss of.
-const MAX_INLINE_BYTES: usize = 7 << 10;
 /// Content up to this size stands in the record that names it.
 const MAX_INLINE_CONTENT_BYTES: usize = 4 << 10;
-/// Writes that one sync makes durable.
-const MAX_GROUP: usize = 128;
-const MAX_CONFLICTS: usize = 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -84,28 +77,6 @@ pub struct Store {
     failed: watch::Receiver<bool>,
 }
 
-struct Request {
-    /// Runs the use case; `false` means that it changed its mind and nothing is to be committed.
-    run: Box<dyn FnMut(&mut Txn<'_>) -> bool + Send>,
-    /// Empty once it has been answered.
-    done: Option<oneshot::Sender<Result<Sequence, StoreError>>>,
-}
-
-impl Request {
-    fn answer(&mut self, result: Result<Sequence, StoreError>) {
-        if let Some(done) = self.done.take() {
-            // Whoever asked may have gone away; what is durable stays.
-            let _ = done.send(result);
-        }
-    }
-}
-
-enum Order {
-    Write(Request),
-    /// Ends the writer after what was ordered before.
-    Close(oneshot::Sender<()>),
-}
-
 impl Store {
     /// Opens the store in `directory`, making it where there is none. One process at a time.
     pub fn open(directory: &Path, kek: &Kek, clock: Clock) -> Result<Self, StoreError> {
@@ -140,7 +111,7 @@ impl Store {
         std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || {
-                let closed = write_groups(&shared, &orders, &committed_out, &failed_out);
+                let closed = writer::write_groups(&shared, &orders, &committed_out, &failed_out);
                 // The lock on the directory goes with the last handle.
                 drop(shared);
                 if let Some(closed) = closed {
@@ -183,7 +154,7 @@ impl Store {
         E: From<StoreError> + Send + 'static,
     {
         let inner = self.inner.clone();
-        match tokio::task::spawn_blocking(move || query(&Reader { inner: &inner })).await {
+        match tokio::task::spawn_blocking(move || query(&Reader::new(&inner))).await {
             Ok(result) => result,
             Err(_) => Err(StoreError::Closed.into()),
         }
@@ -195,7 +166,7 @@ impl Store {
             return Ok(Content::Inline(bytes));
         }
         self.read(move |reader| {
-            let id = reader.inner.blobs.write(reader.inner.clock.now(), &bytes)?;
+            let id = reader.inner().blobs.write(reader.inner().clock.now(), &bytes)?;
             Ok(Content::Blob { id, bytes: bytes.len() as u64 })
         })
         .await
@@ -214,7 +185,7 @@ impl Store {
                 let end = (range.end as usize).min(bytes.len());
                 Ok(bytes[(range.start as usize).min(end)..end].to_vec())
             }
-            Content::Blob { id, .. } => self.read(move |reader| Ok(reader.inner.blobs.read_range(id, range)?)).await,
+            Content::Blob { id, .. } => self.read(move |reader| Ok(reader.inner().blobs.read_range(id, range)?)).await,
         }
     }
 
@@ -254,354 +225,12 @@ impl Store {
         limit: usize,
     ) -> Result<Option<Vec<K>>, StoreError> {
         self.read(move |reader| {
-            if reader.inner.engine.last().saturating_sub(after) > limit as u64 {
+            if reader.inner().engine.last().saturating_sub(after) > limit as u64 {
                 return Ok(None);
             }
-            let feed = reader.inner.engine.changes(after, limit)?;
+            let feed = reader.inner().engine.changes(after, limit)?;
             Ok(Some(feed.iter().flat_map(|(_, keys)| keys).filter_map(|key| table.key_of(key)).collect()))
         })
         .await
-    }
-}
-
-fn write_groups(
-    inner: &Inner,
-    orders: &mpsc::Receiver<Order>,
-    committed: &watch::Sender<Sequence>,
-    failed: &watch::Sender<bool>,
-) -> Option<oneshot::Sender<()>> {
-    let mut closing = None;
-    while closing.is_none()
-        && let Ok(first) = orders.recv()
-    {
-        let mut group = Vec::new();
-        let mut next = Some(first);
-        while let Some(order) = next {
-            match order {
-                Order::Write(request) => group.push(request),
-                Order::Close(closed) => closing = Some(closed),
-            }
-            next = if group.len() < MAX_GROUP && closing.is_none() { orders.try_recv().ok() } else { None };
-        }
-        if *failed.borrow() {
-            // What the disk holds is unknown until the journal is read again.
-            group.iter_mut().for_each(|request| request.answer(Err(StoreError::Closed)));
-            continue;
-        }
-        match run_group(inner, &mut group) {
-            Err(StoreError::Engine(EngineError::Conflict)) => {
-                for request in group.into_iter().filter(|request| request.done.is_some()) {
-                    let mut alone = vec![request];
-                    let mut result = Err(EngineError::Conflict.into());
-                    for _ in 0..MAX_CONFLICTS {
-                        result = run_group(inner, &mut alone);
-                        if !matches!(result, Err(StoreError::Engine(EngineError::Conflict))) {
-                            break;
-                        }
-                    }
-                    answer(alone, result, committed, failed);
-                }
-            }
-            result => answer(group, result, committed, failed),
-        }
-    }
-    closing
-}
-
-fn answer(
-    mut group: Vec<Request>,
-    result: Result<Sequence, StoreError>,
-    committed: &watch::Sender<Sequence>,
-    failed: &watch::Sender<bool>,
-) {
-    match result {
-        Ok(sequence) => {
-            committed.send_if_modified(|last| std::mem::replace(last, sequence) != sequence);
-            group.iter_mut().for_each(|request| request.answer(Ok(sequence)));
-        }
-        Err(error) => {
-            // A batch may stand in the journal but not in the index: only a replay makes them agree again.
-            if !matches!(error, StoreError::Engine(EngineError::Conflict)) {
-                failed.send_replace(true);
-            }
-            let text = error.to_string();
-            let mut first = Some(error);
-            for request in &mut group {
-                let error = first.take().unwrap_or_else(|| EngineError::Index { what: text.clone() }.into());
-                request.answer(Err(error));
-            }
-        }
-    }
-}
-
-/// Runs the use cases one after another and commits those that want it together. One that panics is answered here and
-/// takes nobody with it.
-fn run_group(inner: &Inner, group: &mut [Request]) -> Result<Sequence, StoreError> {
-    let mut overlay = BTreeMap::new();
-    let mut batches = Vec::new();
-    let mut hooks = Vec::new();
-    for request in group {
-        let mut txn = Txn {
-            reader: Reader { inner },
-            before: &overlay,
-            changes: BTreeMap::new(),
-            read: BTreeMap::new(),
-            hooks: Vec::new(),
-        };
-        // Nothing of a transaction outlives a panic: its changes and hooks are dropped with it.
-        let Ok(wants_commit) = catch_unwind(AssertUnwindSafe(|| (request.run)(&mut txn))) else {
-            request.answer(Err(StoreError::Panicked));
-            continue;
-        };
-        if wants_commit && !txn.is_empty() {
-            let preconditions = txn.preconditions();
-            let changes = std::mem::take(&mut txn.changes);
-            hooks.push(std::mem::take(&mut txn.hooks));
-            let list = changes.iter().map(|(key, value)| Change { key: key.clone(), value: value.clone() }).collect();
-            batches.push(Batch { preconditions, changes: list });
-            overlay.extend(changes);
-        }
-    }
-    if batches.is_empty() {
-        return Ok(inner.engine.last());
-    }
-    // sled 0.34 panics on some damage instead of giving an error.
-    let last = catch_unwind(AssertUnwindSafe(|| inner.engine.commit(&batches)))
-        .unwrap_or_else(|_| Err(EngineError::Index { what: "the engine panicked".to_owned() }))?;
-    let first = last + 1 - batches.len() as Sequence;
-    for (place, hooks) in hooks.into_iter().enumerate() {
-        for hook in hooks {
-            if catch_unwind(AssertUnwindSafe(|| hook(first + place as Sequence))).is_err() {
-                tracing::error!("what follows a commit panicked");
-            }
-        }
-    }
-    Ok(last)
-}
-
-/// Raw keys with their sealed records.
-type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
-
-/// Reading typed records: what [`Reader`] and [`Txn`] share.
-pub trait Records {
-    #[doc(hidden)]
-    fn raw_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
-    #[doc(hidden)]
-    fn raw_scan(&self, range: engine::Range, direction: Direction, limit: usize) -> Result<Pairs, StoreError>;
-    #[doc(hidden)]
-    fn sealer(&self) -> Sealer<'_>;
-
-    fn get<K: Key, V: DeserializeOwned>(&self, table: &Table<K, V>, key: &K) -> Result<Option<V>, StoreError> {
-        let raw = raw_key(table, key);
-        self.raw_get(&raw)?.map(|value| self.sealer().open(table, &raw, &value)).transpose()
-    }
-
-    /// Records whose key begins with `prefix`, in `direction`, after the key `after` where given.
-    fn list<K: Key, V: DeserializeOwned>(
-        &self,
-        table: &Table<K, V>,
-        prefix: &impl Key,
-        direction: Direction,
-        after: Option<&K>,
-        limit: usize,
-    ) -> Result<Vec<(K, V)>, StoreError> {
-        let mut start = vec![table.number];
-        prefix.encode(&mut start);
-        let (mut low, mut high) = prefix_range(&start);
-        if let Some(after) = after {
-            let after = raw_key(table, after);
-            // A place outside the prefix would make a range that ends before it begins.
-            if !after.starts_with(&start) {
-                return Ok(Vec::new());
-            }
-            match direction {
-                Direction::Ascending => low = Bound::Excluded(after),
-                Direction::Descending => high = Bound::Excluded(after),
-            }
-        }
-        self.raw_scan((low, high), direction, limit)?
-            .into_iter()
-            .map(|(raw, value)| {
-                let key = table.key_of(&raw).ok_or(StoreError::Shape { table: table.name })?;
-                Ok((key, self.sealer().open(table, &raw, &value)?))
-            })
-            .collect()
-    }
-
-    /// HMAC of a value for a look-up; `purpose` keeps tables apart.
-    fn lookup(&self, purpose: &str, value: &[u8]) -> Lookup {
-        self.sealer().keys.lookup(purpose, value)
-    }
-}
-
-fn raw_key<K: Key, V>(table: &Table<K, V>, key: &K) -> Vec<u8> {
-    let mut raw = vec![table.number];
-    key.encode(&mut raw);
-    raw
-}
-
-/// Turns values into sealed records and back.
-#[doc(hidden)]
-pub struct Sealer<'a> {
-    keys: &'a Keyring,
-    blobs: &'a Blobs,
-    clock: &'a Clock,
-}
-
-/// The first byte of a record's plain text: the value itself, or the blob that holds it.
-const INLINE: u8 = 0;
-const SPILLED: u8 = 1;
-
-impl Sealer<'_> {
-    fn seal<K, V: Serialize>(&self, table: &Table<K, V>, raw_key: &[u8], value: &V) -> Result<Vec<u8>, StoreError> {
-        let mut plain =
-            postcard::to_extend(value, vec![INLINE]).map_err(|_| StoreError::Shape { table: table.name })?;
-        if plain.len() > MAX_INLINE_BYTES {
-            let blob = self.blobs.write(self.clock.now(), &plain[1..])?;
-            plain = postcard::to_extend(&blob, vec![SPILLED]).map_err(|_| StoreError::Shape { table: table.name })?;
-        }
-        self.keys.reserve(1)?;
-        let place = Place { table: table.number, key: raw_key, schema_version: table.version };
-        let mut record = vec![table.version];
-        record.extend(self.keys.seal(place, &plain));
-        Ok(record)
-    }
-
-    fn open<K, V: DeserializeOwned>(
-        &self,
-        table: &Table<K, V>,
-        raw_key: &[u8],
-        record: &[u8],
-    ) -> Result<V, StoreError> {
-        let shape = || StoreError::Shape { table: table.name };
-        let (version, sealed) = record.split_first().ok_or_else(shape)?;
-        if *version != table.version {
-            return Err(shape());
-        }
-        let place = Place { table: table.number, key: raw_key, schema_version: *version };
-        let plain = self.keys.open_record(place, sealed).map_err(|_| StoreError::Sealed { table: table.name })?;
-        match plain.split_first() {
-            Some((&INLINE, value)) => postcard::from_bytes(value).map_err(|_| shape()),
-            Some((&SPILLED, blob)) => {
-                let bytes = self.blobs.read(postcard::from_bytes(blob).map_err(|_| shape())?)?;
-                postcard::from_bytes(&bytes).map_err(|_| shape())
-            }
-            _ => Err(shape()),
-        }
-    }
-}
-
-/// Durable state.
-pub struct Reader<'a> {
-    inner: &'a Inner,
-}
-
-impl Records for Reader<'_> {
-    fn raw_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.inner.engine.get(key)?.map(|found| found.value))
-    }
-
-    fn raw_scan(&self, range: engine::Range, direction: Direction, limit: usize) -> Result<Pairs, StoreError> {
-        let found = self.inner.engine.scan(range, direction, limit)?;
-        Ok(found.into_iter().map(|(key, Versioned { value, .. })| (key, value)).collect())
-    }
-
-    fn sealer(&self) -> Sealer<'_> {
-        Sealer { keys: &self.inner.keys, blobs: &self.inner.blobs, clock: &self.inner.clock }
-    }
-}
-
-type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
-
-/// One atomic change in the making: it sees its own writes and those of the use cases before it in its group.
-pub struct Txn<'a> {
-    reader: Reader<'a>,
-    before: &'a Overlay,
-    changes: Overlay,
-    /// Versions of the durable records that were read, so that the engine can refuse what has changed since.
-    read: BTreeMap<Vec<u8>, Option<Sequence>>,
-    hooks: Vec<Hook>,
-}
-
-type Hook = Box<dyn FnOnce(Sequence) + Send>;
-
-impl Txn<'_> {
-    pub fn put<K: Key, V: Serialize>(&mut self, table: &Table<K, V>, key: &K, value: &V) -> Result<(), StoreError> {
-        let raw = raw_key(table, key);
-        let record = self.sealer().seal(table, &raw, value)?;
-        self.changes.insert(raw, Some(record));
-        Ok(())
-    }
-
-    pub fn delete<K: Key, V>(&mut self, table: &Table<K, V>, key: &K) {
-        self.changes.insert(raw_key(table, key), None);
-    }
-
-    /// Like [`Records::get`], and the commit fails if the record has changed by then.
-    pub fn read<K: Key, V: DeserializeOwned>(&mut self, table: &Table<K, V>, key: &K) -> Result<Option<V>, StoreError> {
-        let raw = raw_key(table, key);
-        if !self.changes.contains_key(&raw) && !self.before.contains_key(&raw) && !self.read.contains_key(&raw) {
-            let version = self.reader.inner.engine.get(&raw)?.map(|found| found.version);
-            self.read.insert(raw, version);
-        }
-        self.get(table, key)
-    }
-
-    pub fn now(&self) -> crate::model::time::Timestamp {
-        self.reader.inner.clock.now()
-    }
-
-    /// Runs `hook` with the commit's number once this transaction is durable, in the order of commits and before
-    /// whoever wrote gets the answer. It runs on the writer, so it must be short.
-    pub fn after_commit(&mut self, hook: impl FnOnce(Sequence) + Send + 'static) {
-        self.hooks.push(Box::new(hook));
-    }
-
-    /// Whether anything was written so far.
-    pub fn is_empty(&self) -> bool {
-        self.changes.is_empty()
-    }
-
-    fn preconditions(&mut self) -> Vec<Precondition> {
-        let read = std::mem::take(&mut self.read);
-        read.into_iter()
-            .map(|(key, version)| match version {
-                Some(version) => Precondition::Version(key, version),
-                None => Precondition::Absent(key),
-            })
-            .collect()
-    }
-}
-
-impl Records for Txn<'_> {
-    fn raw_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.changes.get(key).or_else(|| self.before.get(key)) {
-            Some(value) => Ok(value.clone()),
-            None => self.reader.raw_get(key),
-        }
-    }
-
-    fn raw_scan(&self, range: engine::Range, direction: Direction, limit: usize) -> Result<Pairs, StoreError> {
-        let mut pending: Overlay = self.before.range(range.clone()).map(|(k, v)| (k.clone(), v.clone())).collect();
-        pending.extend(self.changes.range(range.clone()).map(|(k, v)| (k.clone(), v.clone())));
-        // Each pending deletion may hide one durable record.
-        let hidden = pending.values().filter(|value| value.is_none()).count();
-        let durable = self.reader.raw_scan(range, direction, limit.saturating_add(hidden))?;
-        let mut merged: Overlay = durable.into_iter().map(|(key, value)| (key, Some(value))).collect();
-        merged.extend(pending);
-        let live = merged.into_iter().filter_map(|(key, value)| Some((key, value?)));
-        Ok(match direction {
-            Direction::Ascending => live.take(limit).collect(),
-            Direction::Descending => {
-                let mut all: Vec<_> = live.collect();
-                all.reverse();
-                all.truncate(limit);
-                all
-            }
-        })
-    }
-
-    fn sealer(&self) -> Sealer<'_> {
-        self.reader.sealer()
     }
 }

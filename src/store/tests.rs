@@ -1,6 +1,6 @@
 use std::sync::atomic::Ordering;
 
-use super::*;
+use super::{engine::Direction, *};
 use crate::model::{ids::RawId, time::Timestamp};
 
 const NUMBERS: Table<u64, String> = Table::new(200, "numbers", 1);
