@@ -191,7 +191,7 @@ async fn status(inbox: &Inbox, pulse: &Pulse) -> Vec<Finding> {
         Ok(()) => Finding::good(format!("store: writes, {} commits so far", inbox.sequence())),
         Err(error) => Finding::bad(format!("store: {error}. See the journal: journalctl -u frontdesk")),
     }];
-    if let Some(why) = inbox.store_repaired() {
+    if let Some(why) = inbox.store_findings().rebuilt {
         findings.push(Finding::good(format!("store: the index was rebuilt at this start ({why}); nothing was lost")));
     }
     for (line, health) in inbox.health().borrow().iter() {

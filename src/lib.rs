@@ -34,7 +34,7 @@
 //!
 //! # Where to start reading
 //!
-//! [`model::intake`] is the seam of the channels, [`inbox`] what staff can do, [`store::engine::journal`] why nothing is
+//! [`model::intake`] is the seam of the channels, [`inbox`] what staff can do, [`store::engine::durable`] why nothing is
 //! lost, [`app::start`] how it all comes together.
 
 pub mod admin;

@@ -37,7 +37,7 @@ use crate::{
     model::{
         address::{Address, EmailAddress},
         audit::{Action, Outcome},
-        health::{LineHealth, LineState},
+        health::{LineHealth, LineState, StoreFindings},
         ids::ConversationId,
         line::{Channel, LineId},
         outbound::WrongState,
@@ -124,6 +124,8 @@ struct Shared {
     work: watch::Sender<u64>,
     health: watch::Sender<BTreeMap<LineId, LineHealth>>,
     order: Order,
+    /// What of the store's findings has been noted since this start.
+    noted: Mutex<StoreFindings>,
 }
 
 /// Keeps ids in the order in which they are made, also within one millisecond.
@@ -164,8 +166,19 @@ impl Inbox {
         let lines = practice.lines.keys().map(|line| (line.clone(), starting.clone())).collect();
         let (health, _) = watch::channel(lines);
         let inbox = Self {
-            shared: Arc::new(Shared { store, clock, practice, board, live, work, health, order: Order::default() }),
+            shared: Arc::new(Shared {
+                store,
+                clock,
+                practice,
+                board,
+                live,
+                work,
+                health,
+                order: Order::default(),
+                noted: Mutex::default(),
+            }),
         };
+        inbox.note_findings().await?;
         inbox.reconcile_outbox().await?;
         Ok(inbox)
     }
@@ -258,11 +271,6 @@ impl Inbox {
             self.change(move |desk| Ok(desk.audit(&who, action, [object], Outcome::Denied)?)).await?;
         }
         result
-    }
-
-    /// Why the store's index was rebuilt at this start, if it was.
-    pub fn store_repaired(&self) -> Option<&str> {
-        self.shared.store.repaired()
     }
 
     /// Turns true when a commit may not be durable: the process has to end and come back by replay.

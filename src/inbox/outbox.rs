@@ -321,16 +321,25 @@ impl Inbox {
     /// A line's sender begins anew: a hand-over that it had begun and not ended may have happened.
     pub async fn recover_line(&self, line: &LineId) -> Result<(), InboxError> {
         let line = line.clone();
-        self.recover(move |row| row.handing_over && row.line == line).await
+        self.recover(false, move |row| row.handing_over && row.line == line).await
     }
 
-    /// After a start: every hand-over that has no end may have happened, or not.
+    /// After a start: every hand-over that has no end may have happened, or not. Where the journal has lost something,
+    /// that may be what a send left behind, so nothing that waits leaves by itself.
     pub(super) async fn reconcile_outbox(&self) -> Result<(), InboxError> {
         let inbox = self.clone();
-        self.recover(move |row| row.handing_over || !inbox.practice().lines.contains_key(&row.line)).await
+        let doubtful = !self.store_findings().damage.is_empty();
+        self.recover(doubtful, move |row| {
+            doubtful || row.handing_over || !inbox.practice().lines.contains_key(&row.line)
+        })
+        .await
     }
 
-    async fn recover(&self, which: impl Fn(&OutboxRow) -> bool + Send + 'static) -> Result<(), InboxError> {
+    async fn recover(
+        &self,
+        doubtful: bool,
+        which: impl Fn(&OutboxRow) -> bool + Send + 'static,
+    ) -> Result<(), InboxError> {
         let rows = self
             .shared
             .store
@@ -338,7 +347,7 @@ impl Inbox {
             .await?;
         for (id, _) in rows.into_iter().filter(|(_, row)| which(row)) {
             // One that cannot be read must not keep the inbox closed.
-            if let Err(error) = self.change(move |desk| settle(desk, id)).await {
+            if let Err(error) = self.change(move |desk| settle(desk, id, doubtful)).await {
                 tracing::error!(message = %id, %error, "a message in the outbox could not be settled");
             }
         }
@@ -511,11 +520,11 @@ fn take_early_reports(desk: &mut Desk<'_, '_>, row: &OutboxRow, to: Option<&Phon
 }
 
 /// Ends what nobody will end any more: a hand-over that was cut off may have happened; what waits for a line that is
-/// not set up any more will not.
-fn settle(desk: &mut Desk<'_, '_>, id: MessageId) -> Result<(), InboxError> {
+/// not set up any more will not. `doubtful` is everything after the journal has lost something.
+fn settle(desk: &mut Desk<'_, '_>, id: MessageId, doubtful: bool) -> Result<(), InboxError> {
     let now = desk.now();
     let Some(row) = desk.txn.read(&schema::OUTBOX, &id)? else { return Ok(()) };
-    if !row.handing_over && desk.practice().lines.contains_key(&row.line) {
+    if !doubtful && !row.handing_over && desk.practice().lines.contains_key(&row.line) {
         return Ok(());
     }
     let mut message = desk.message(id)?;
@@ -526,6 +535,10 @@ fn settle(desk: &mut Desk<'_, '_>, id: MessageId) -> Result<(), InboxError> {
         state @ Outbound::HandingOver { .. } => {
             (state.lose_sight(now), "It may have been sent: the program was interrupted while sending")
         }
+        state if doubtful => (
+            state.begin(now).and_then(|begun| begun.lose_sight(now)),
+            "It may have been sent: the store was damaged, and what it knew of this send may be lost",
+        ),
         state => (state.fail(now), "Not sent: its line is not set up any more"),
     };
     desk.audit(Actor::Daemon, Action::HandOverEnded, [id.0], Outcome::Failed)?;

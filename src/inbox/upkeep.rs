@@ -1,15 +1,65 @@
 //! What the program remembers about itself.
 
+use std::sync::PoisonError;
+
 use super::{Inbox, InboxError};
 use crate::{
-    model::line::LineId,
+    model::{
+        audit::{Action, Actor, Outcome},
+        health::StoreFindings,
+        line::LineId,
+        time::Timestamp,
+    },
     store::{
-        StoreError,
+        Records, StoreError,
+        engine::Direction,
         schema::{self, PinTried},
     },
 };
 
 impl Inbox {
+    /// What the store repaired and what it lost, at this start and since.
+    pub fn store_findings(&self) -> StoreFindings {
+        self.shared.store.findings()
+    }
+
+    /// Keeps what the store has found since it was last noted, so that it is still known after the next start.
+    pub async fn note_findings(&self) -> Result<(), InboxError> {
+        let found = self.store_findings();
+        let known =
+            std::mem::replace(&mut *self.shared.noted.lock().unwrap_or_else(PoisonError::into_inner), found.clone());
+        if known == found {
+            return Ok(());
+        }
+        self.change(move |desk| {
+            let outcome = if found.damage.is_empty() { Outcome::Done } else { Outcome::Failed };
+            let messages = found.damage.iter().flat_map(|damage| damage.messages.iter().map(|message| message.0));
+            let objects: Vec<u128> = messages.collect();
+            desk.txn.put(&schema::REPAIRS, &desk.now(), &found)?;
+            Ok(desk.audit(Actor::Daemon, Action::Repaired, objects, outcome)?)
+        })
+        .await
+    }
+
+    /// When the store last repaired itself or found damage, and what.
+    pub async fn last_repair(&self) -> Result<Option<(Timestamp, StoreFindings)>, InboxError> {
+        let newest = self
+            .shared
+            .store
+            .read::<_, StoreError>(|reader| reader.list(&schema::REPAIRS, &(), Direction::Descending, None, 1));
+        Ok(newest.await?.pop())
+    }
+
+    /// Frees space that the store does not need any more, a little at a time. Gives whether there is more to free.
+    pub async fn tidy(&self) -> Result<bool, InboxError> {
+        let tidied = self.shared.store.tidy().await?;
+        if tidied.freed_bytes > 0 {
+            tracing::info!(bytes = tidied.freed_bytes, "a checkpoint freed space in the journal");
+        }
+        self.note_findings().await?;
+        Ok(tidied.more)
+    }
+
     /// Proves that the store still writes: for the watchdog.
     pub async fn heartbeat(&self) -> Result<(), StoreError> {
         self.shared

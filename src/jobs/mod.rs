@@ -8,6 +8,7 @@ mod incoming_mail;
 mod outgoing_mail;
 pub mod supervisor;
 mod texts;
+mod tidy;
 mod voicemail;
 mod watchdog;
 
@@ -53,6 +54,7 @@ pub fn start(supervisor: &Supervisor, config: &Config, inbox: &Inbox) -> Result<
         let job = voicemail::job(inbox.clone(), line.id.clone(), Arc::new(asterisk), ami);
         supervisor.start(&format!("voicemail/{}", line.id), job);
     }
+    supervisor.start("tidy", tidy::job(inbox.clone()));
     supervisor.start("watchdog", watchdog::job(inbox.clone(), supervisor.pulse()));
     Ok(())
 }

@@ -83,6 +83,8 @@ pub enum Action {
     TokenRevoked,
     Started,
     Stopped,
+    /// The store repaired itself, or found that something is damaged.
+    Repaired,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -258,6 +258,11 @@ impl Keyring {
         open_with(&epoch.key, &place.aad(&self.install, number), sealed)
     }
 
+    /// What authenticates the journal.
+    pub fn journal_key(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &derive(&self.root, "journal"))
+    }
+
     /// HMAC-SHA-256 of a value that is looked up but must not be readable in a key; `purpose` keeps tables apart.
     pub fn lookup(&self, purpose: &str, value: &[u8]) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.lookup);

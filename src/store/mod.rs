@@ -25,13 +25,16 @@ use tokio::sync::{oneshot, watch};
 pub use self::records::{Reader, Records, Txn};
 use self::{
     blobs::{BlobError, Blobs},
-    engine::{Engine, EngineError, Sequence},
+    engine::{Engine, EngineError, Limits, Progress, Sequence, Tidied, durable::Durable},
     keys::{Kek, KeyError, Keyring},
     schema::Lookup,
     table::{Key, Table},
     writer::{Order, Request},
 };
-use crate::{clock::Clock, model::message::Content};
+use crate::{
+    clock::Clock,
+    model::{health::StoreFindings, message::Content},
+};
 
 /// Content up to this size stands in the record that names it.
 const MAX_INLINE_CONTENT_BYTES: usize = 4 << 10;
@@ -64,8 +67,22 @@ struct Inner {
     keys: Arc<Keyring>,
     blobs: Blobs,
     clock: Clock,
-    repaired: Option<String>,
+    /// Turns true when the process has to end and come back by replay.
+    failed: watch::Sender<bool>,
     _lock: Option<fs::File>,
+}
+
+impl Inner {
+    fn new(engine: Arc<dyn Engine>, keys: Arc<Keyring>, blobs: Blobs, clock: Clock, lock: Option<fs::File>) -> Self {
+        Self { engine, keys, blobs, clock, failed: watch::Sender::new(false), _lock: lock }
+    }
+
+    /// After an error that only a new start mends, nothing more is written.
+    fn note(&self, error: &EngineError) {
+        if matches!(error, EngineError::Index { .. } | EngineError::NotDurable { .. }) {
+            self.failed.send_replace(true);
+        }
+    }
 }
 
 /// A handle on the open store; clones share it.
@@ -74,12 +91,22 @@ pub struct Store {
     inner: Arc<Inner>,
     writer: mpsc::Sender<Order>,
     committed: watch::Receiver<Sequence>,
-    failed: watch::Receiver<bool>,
 }
 
 impl Store {
     /// Opens the store in `directory`, making it where there is none. One process at a time.
     pub fn open(directory: &Path, kek: &Kek, clock: Clock) -> Result<Self, StoreError> {
+        Self::open_with(directory, kek, clock, Limits::default(), &|_| ())
+    }
+
+    /// The same with limits of one's own, telling how far it has come: building the index anew takes a while.
+    pub fn open_with(
+        directory: &Path,
+        kek: &Kek,
+        clock: Clock,
+        limits: Limits,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Directory { path: directory.to_owned(), source };
         fs::create_dir_all(directory).map_err(failed)?;
         let lock = fs::File::create(directory.join("lock")).map_err(failed)?;
@@ -88,9 +115,8 @@ impl Store {
         }
         let keys = Arc::new(Keyring::open_or_create(&directory.join("keyring"), kek)?);
         let blobs = Blobs::open(&directory.join("blobs"), keys.clone()).map_err(failed)?;
-        let engine = engine::sled::JournaledSled::open(directory)?;
-        let repaired = engine.repaired().map(str::to_owned);
-        Ok(Self::start(Inner { engine: Arc::new(engine), keys, blobs, clock, repaired, _lock: Some(lock) }))
+        let engine = Durable::open(directory, keys.journal_key(), limits, progress)?;
+        Ok(Self::start(Inner::new(Arc::new(engine), keys, blobs, clock, Some(lock))))
     }
 
     /// A store over another engine, with its keys and blobs in `directory`.
@@ -98,20 +124,19 @@ impl Store {
     pub fn over(engine: Arc<dyn Engine>, directory: &Path, clock: Clock) -> Self {
         let keys = Arc::new(Keyring::open_or_create(&directory.join("keyring"), &Kek::random()).unwrap());
         let blobs = Blobs::open(&directory.join("blobs"), keys.clone()).unwrap();
-        Self::start(Inner { engine, keys, blobs, clock, repaired: None, _lock: None })
+        Self::start(Inner::new(engine, keys, blobs, clock, None))
     }
 
     fn start(inner: Inner) -> Self {
         let inner = Arc::new(inner);
         let (writer, orders) = mpsc::channel();
         let (committed_out, committed) = watch::channel(inner.engine.last());
-        let (failed_out, failed) = watch::channel(false);
         let shared = inner.clone();
         #[expect(clippy::disallowed_methods, reason = "the store owns its one writer; it ends with the last handle")]
         std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || {
-                let closed = writer::write_groups(&shared, &orders, &committed_out, &failed_out);
+                let closed = writer::write_groups(&shared, &orders, &committed_out);
                 // The lock on the directory goes with the last handle.
                 drop(shared);
                 if let Some(closed) = closed {
@@ -119,7 +144,7 @@ impl Store {
                 }
             })
             .expect("a thread can be started");
-        Self { inner, writer, committed, failed }
+        Self { inner, writer, committed }
     }
 
     /// Runs `use_case` on the writer and makes its changes durable, all or none; an error changes nothing. It may run
@@ -209,12 +234,21 @@ impl Store {
 
     /// Turns true when a commit may not be durable: the process has to end and come back by replay.
     pub fn failed(&self) -> watch::Receiver<bool> {
-        self.failed.clone()
+        self.inner.failed.subscribe()
     }
 
-    /// Why the index was rebuilt at this start, if it was.
-    pub fn repaired(&self) -> Option<&str> {
-        self.inner.repaired.as_deref()
+    /// What was repaired and what was lost, at this start and since.
+    pub fn findings(&self) -> StoreFindings {
+        let found = self.inner.engine.findings();
+        let damage = found.damage.iter().map(schema::describe).collect();
+        StoreFindings { rebuilt: found.rebuilt, torn_bytes: found.torn_bytes, damage }
+    }
+
+    /// Frees space that nothing needs any more, a little at a time, and looks for damage on the way.
+    pub async fn tidy(&self) -> Result<Tidied, StoreError> {
+        let inner = self.inner.clone();
+        let tidied = tokio::task::spawn_blocking(move || inner.engine.tidy().inspect_err(|error| inner.note(error)));
+        Ok(tidied.await.map_err(|_| StoreError::Closed)??)
     }
 
     /// The keys of `table` that commits after `after` touched; `None` where there were more than `limit` commits.

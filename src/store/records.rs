@@ -148,11 +148,12 @@ impl<'a> Reader<'a> {
 
 impl Records for Reader<'_> {
     fn raw_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.inner.engine.get(key)?.map(|found| found.value))
+        let found = self.inner.engine.get(key).inspect_err(|error| self.inner.note(error))?;
+        Ok(found.map(|found| found.value))
     }
 
     fn raw_scan(&self, range: engine::Range, direction: Direction, limit: usize) -> Result<Pairs, StoreError> {
-        let found = self.inner.engine.scan(range, direction, limit)?;
+        let found = self.inner.engine.scan(range, direction, limit).inspect_err(|error| self.inner.note(error))?;
         Ok(found.into_iter().map(|(key, Versioned { value, .. })| (key, value)).collect())
     }
 
@@ -200,7 +201,7 @@ impl<'a> Txn<'a> {
     pub fn read<K: Key, V: DeserializeOwned>(&mut self, table: &Table<K, V>, key: &K) -> Result<Option<V>, StoreError> {
         let raw = raw_key(table, key);
         if !self.changes.contains_key(&raw) && !self.before.contains_key(&raw) && !self.read.contains_key(&raw) {
-            let version = self.reader.inner().engine.get(&raw)?.map(|found| found.version);
+            let version = self.reader.inner().engine.version(&raw)?;
             self.read.insert(raw, version);
         }
         self.get(table, key)

@@ -4,12 +4,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::table::Table;
+use super::{engine::Damage, table::Table};
 use crate::model::{
     address::{Address, EmailAddress},
     audit::AuditEvent,
     category::{Categories, Category},
     conversation::{Contact, Conversation},
+    health::{StoreDamage, StoreFindings},
     ids::{AttachmentId, ContactId, ConversationId, MessageId, RawId, SessionId, StaffId, TokenId},
     intake::{RawFormat, SourceKey},
     line::{Channel, LineId},
@@ -90,6 +91,9 @@ pub const VOICEMAILS: Table<Lookup, MessageId> = Table::new(31, "voicemails", 1)
 pub const PINS_TRIED: Table<Lookup, PinTried> = Table::new(32, "pins_tried", 1);
 /// When the watchdog last saw the store write.
 pub const HEARTBEAT: Table<(), Timestamp> = Table::new(33, "heartbeat", 1);
+
+/// What the store repaired or lost, by when that was found.
+pub const REPAIRS: Table<Timestamp, StoreFindings> = Table::new(34, "repairs", 1);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditHead {
@@ -212,6 +216,26 @@ pub struct Token {
 pub struct Invite {
     pub staff: StaffId,
     pub expires_at: Timestamp,
+}
+
+/// Which messages a damaged place concerns.
+pub(super) fn describe(damage: &Damage) -> StoreDamage {
+    let mut messages: Vec<MessageId> = Vec::new();
+    let mut raws: Vec<RawId> = Vec::new();
+    let mut others = 0;
+    for key in &damage.keys {
+        match (MESSAGES.key_of(key), RAWS.key_of(key)) {
+            (Some((_, message)), _) => messages.push(message),
+            (_, Some(raw)) => raws.push(raw),
+            _ => others += 1,
+        }
+    }
+    messages.sort_unstable();
+    messages.dedup();
+    raws.sort_unstable();
+    raws.dedup();
+    let what = format!("{}: {}", damage.file, damage.what);
+    StoreDamage { what, commits: (*damage.commits.start(), *damage.commits.end()), messages, raws, others }
 }
 
 #[cfg(test)]

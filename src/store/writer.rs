@@ -44,7 +44,6 @@ pub(super) fn write_groups(
     inner: &Inner,
     orders: &mpsc::Receiver<Order>,
     committed: &watch::Sender<Sequence>,
-    failed: &watch::Sender<bool>,
 ) -> Option<oneshot::Sender<()>> {
     let mut closing = None;
     while closing.is_none()
@@ -59,7 +58,7 @@ pub(super) fn write_groups(
             }
             next = if group.len() < MAX_GROUP && closing.is_none() { orders.try_recv().ok() } else { None };
         }
-        if *failed.borrow() {
+        if *inner.failed.borrow() {
             // What the disk holds is unknown until the journal is read again.
             group.iter_mut().for_each(|request| request.answer(Err(StoreError::Closed)));
             continue;
@@ -75,20 +74,20 @@ pub(super) fn write_groups(
                             break;
                         }
                     }
-                    answer(alone, result, committed, failed);
+                    answer(inner, alone, result, committed);
                 }
             }
-            result => answer(group, result, committed, failed),
+            result => answer(inner, group, result, committed),
         }
     }
     closing
 }
 
 fn answer(
+    inner: &Inner,
     mut group: Vec<Request>,
     result: Result<Sequence, StoreError>,
     committed: &watch::Sender<Sequence>,
-    failed: &watch::Sender<bool>,
 ) {
     match result {
         Ok(sequence) => {
@@ -96,14 +95,22 @@ fn answer(
             group.iter_mut().for_each(|request| request.answer(Ok(sequence)));
         }
         Err(error) => {
-            // A batch may stand in the journal but not in the index: only a replay makes them agree again.
-            if !matches!(error, StoreError::Engine(EngineError::Conflict)) {
-                failed.send_replace(true);
+            // A batch may stand in the journal but not in the index: only a replay makes them agree again. Where the
+            // disk is full, or somebody came between, nothing has happened.
+            if !matches!(error, StoreError::Engine(EngineError::Conflict | EngineError::NoSpace { .. })) {
+                inner.failed.send_replace(true);
             }
+            let no_space = match &error {
+                StoreError::Engine(EngineError::NoSpace { path }) => Some(path.clone()),
+                _ => None,
+            };
             let text = error.to_string();
             let mut first = Some(error);
             for request in &mut group {
-                let error = first.take().unwrap_or_else(|| EngineError::Index { what: text.clone() }.into());
+                let error = first.take().unwrap_or_else(|| match &no_space {
+                    Some(path) => EngineError::NoSpace { path: path.clone() }.into(),
+                    None => EngineError::Index { what: text.clone() }.into(),
+                });
                 request.answer(Err(error));
             }
         }

@@ -2,15 +2,13 @@
 
 use std::ops::Bound;
 
-use super::{
-    Batch, Change, Direction, Engine, EngineError, Precondition, memory::Memory, prefix_range, sled::JournaledSled,
-};
+use super::{Batch, Change, Direction, Engine, EngineError, Precondition, memory::Memory, prefix_range, tests::open};
 
-fn put(key: &str, value: &str) -> Change {
+pub(super) fn put(key: &str, value: &str) -> Change {
     Change { key: key.into(), value: Some(value.into()) }
 }
 
-fn batch(changes: Vec<Change>) -> Batch {
+pub(super) fn batch(changes: Vec<Change>) -> Batch {
     Batch { preconditions: vec![], changes }
 }
 
@@ -61,57 +59,11 @@ fn memory_conforms() {
 }
 
 #[test]
-fn journaled_sled_conforms_and_keeps_everything_over_a_restart() {
+fn the_engine_on_disk_conforms_and_keeps_everything_over_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    suite(&JournaledSled::open(dir.path()).unwrap());
-    let again = JournaledSled::open(dir.path()).unwrap();
+    suite(&open(dir.path()));
+    let again = open(dir.path());
     assert_eq!(again.last(), 4);
     assert_eq!(again.get(b"b1").unwrap().unwrap().value, b"z");
     assert_eq!(again.changes(0, 10).unwrap().len(), 4);
-}
-
-#[test]
-fn a_lost_or_rolled_back_index_is_rebuilt_from_the_journal() {
-    let dir = tempfile::tempdir().unwrap();
-    {
-        let engine = JournaledSled::open(dir.path()).unwrap();
-        for i in 0..50 {
-            engine.commit(&[batch(vec![put(&format!("k{i:02}"), "v")])]).unwrap();
-        }
-    }
-    std::fs::remove_dir_all(dir.path().join("index")).unwrap();
-    {
-        let engine = JournaledSled::open(dir.path()).unwrap();
-        assert_eq!((engine.last(), engine.get(b"k49").unwrap().unwrap().version), (50, 50));
-    }
-    // An index from another history is thrown away as well.
-    let other = tempfile::tempdir().unwrap();
-    {
-        let engine = JournaledSled::open(other.path()).unwrap();
-        engine.commit(&[batch(vec![put("foreign", "v")])]).unwrap();
-    }
-    std::fs::remove_dir_all(dir.path().join("index")).unwrap();
-    std::fs::rename(other.path().join("index"), dir.path().join("index")).unwrap();
-    let engine = JournaledSled::open(dir.path()).unwrap();
-    assert_eq!(engine.get(b"foreign").unwrap(), None);
-    assert_eq!(engine.get(b"k00").unwrap().unwrap().version, 1);
-    assert!(engine.repaired().is_some());
-}
-
-#[test]
-fn a_damaged_index_never_stops_the_start() {
-    let dir = tempfile::tempdir().unwrap();
-    {
-        let engine = JournaledSled::open(dir.path()).unwrap();
-        for i in 0..200 {
-            engine.commit(&[batch(vec![put(&format!("k{i:03}"), &"v".repeat(300))])]).unwrap();
-        }
-    }
-    let db = dir.path().join("index/db");
-    let good = std::fs::read(&db).unwrap();
-    for cut in [0, 1, good.len() / 3, good.len() / 2, good.len() - 1] {
-        std::fs::write(&db, &good[..cut]).unwrap();
-        let engine = JournaledSled::open(dir.path()).unwrap();
-        assert_eq!(engine.get(b"k199").unwrap().unwrap().version, 200, "cut at {cut}");
-    }
 }

@@ -1,49 +1,84 @@
-//! The journal: an append-only, chained record of every batch. A commit is durable when its frame is synced here;
-//! the index behind it can always be thrown away and built again.
+//! The journal: an append-only, chained record of every commit. A commit is durable when its frame is synced here; the
+//! index behind it can always be thrown away and built again.
 //!
-//! ```text
-//! segment  = header frame*                      named by the sequence of its first frame
-//! header   = "FDJRNL01" first:u64 chain:[32]    chain: hash of the frame before the segment
-//! frame    = "FRAM" length:u32 sequence:u64 payload hash:[32]
-//! hash     = SHA-256(previous hash ‖ sequence ‖ payload)
-//! ```
-//!
-//! All numbers are big-endian. A frame at the very end of the last segment that is cut short or does not match its
-//! hash, with no whole frame after it, is a torn tail: it was never acknowledged and is cut off. Anything else that
-//! does not match is damage, and is named.
+//! One sync ends before the next frame is begun. So bytes at the very end that make no whole frame are a *torn tail*:
+//! they were never acknowledged and are cut off. Anything else that does not verify is *damage*: it is named and left
+//! where it is, a new segment begins behind it, and every other frame stays in use. A frame that the index has already
+//! taken over was acknowledged, which tells damage of the last frame from a torn tail.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
 };
 
-use ring::digest;
+use ring::hmac;
 
-use super::{EngineError, Sequence};
+use super::{
+    Batch, Damage, EngineError, Sequence,
+    frame::{self, Frame, Mac, Piece},
+    index::Mark,
+    segment::{self, HEADER_BYTES, Header, Segment, not_durable, sync_directory, unreadable},
+};
 
-const MAGIC: &[u8; 8] = b"FDJRNL01";
-const FRAME: &[u8; 4] = b"FRAM";
-const HEADER_BYTES: u64 = 8 + 8 + 32;
-const OVERHEAD_BYTES: usize = 4 + 4 + 8 + 32;
-/// A batch of records that are at most 8 KiB each stays far below this.
-const MAX_PAYLOAD_BYTES: usize = 64 << 20;
-/// A segment is closed at the first commit beyond this size.
-const SEGMENT_BYTES: u64 = 64 << 20;
-
-pub type Chain = [u8; 32];
-
-/// The end of the journal: the number and hash of its last frame.
+/// The end of the journal: the number and mac of its last frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tip {
     pub sequence: Sequence,
-    pub chain: Chain,
+    pub chain: Mac,
+}
+
+/// Every segment that a value may stand in, shared by whoever reads.
+#[derive(Default)]
+pub struct Segments(RwLock<BTreeMap<(Sequence, u32), Arc<Segment>>>);
+
+impl Segments {
+    /// The file of that generation which holds commit `version`.
+    pub fn find(&self, version: Sequence, generation: u32) -> Option<Arc<Segment>> {
+        let segments = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let (&(first, _), _) = segments.range(..=(version, u32::MAX)).next_back()?;
+        segments.get(&(first, generation)).cloned()
+    }
+
+    /// The newest generation of each, oldest commits first.
+    pub fn current(&self) -> Vec<Arc<Segment>> {
+        let segments = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let newest: BTreeMap<Sequence, &Arc<Segment>> =
+            segments.values().map(|segment| (segment.header.first, segment)).collect();
+        newest.into_values().cloned().collect()
+    }
+
+    pub fn add(&self, segment: Arc<Segment>) {
+        let key = (segment.header.first, segment.header.generation);
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, segment);
+    }
+
+    /// Those for which a newer generation exists.
+    pub fn superseded(&self) -> Vec<Arc<Segment>> {
+        let current = self.current();
+        let segments = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let old = |segment: &&Arc<Segment>| !current.iter().any(|newest| Arc::ptr_eq(newest, segment));
+        segments.values().filter(old).cloned().collect()
+    }
+
+    /// Frees the space of a file that nothing points to any more.
+    pub fn remove(&self, segment: &Segment) -> Result<(), EngineError> {
+        let key = (segment.header.first, segment.header.generation);
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        fs::remove_file(&segment.path).map_err(not_durable(&segment.path))?;
+        sync_directory(segment.path.parent().unwrap_or(Path::new(".")))
+    }
 }
 
 pub struct Journal {
     directory: PathBuf,
-    segments: Vec<Segment>,
+    key: hmac::Key,
+    segment_bytes: u64,
+    segments: Arc<Segments>,
+    active: Arc<Segment>,
     file: File,
     length: u64,
     tip: Tip,
@@ -51,343 +86,336 @@ pub struct Journal {
     broken: bool,
 }
 
-#[derive(Clone, Debug)]
-struct Segment {
-    first: Sequence,
-    path: PathBuf,
+/// What opening the journal found.
+#[derive(Default)]
+pub struct Found {
+    /// Bytes that were cut off the end: an unfinished write.
+    pub torn_bytes: u64,
+    pub damage: Vec<Damage>,
+    /// Whether the frame that the index ends with stands in the journal.
+    pub mark_known: bool,
 }
 
-/// One batch as it stands in the journal.
-pub struct Frame {
-    pub sequence: Sequence,
-    pub chain: Chain,
-    pub payload: Vec<u8>,
-}
-
-/// The hash that frame `sequence` with this payload gets after `previous`.
-pub fn link(previous: &Chain, sequence: Sequence, payload: &[u8]) -> Chain {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(previous);
-    context.update(&sequence.to_be_bytes());
-    context.update(payload);
-    context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
-}
-
-fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> EngineError + '_ {
-    move |source| EngineError::Unreadable { path: path.to_owned(), source }
-}
-
-fn not_durable(path: &Path) -> impl FnOnce(io::Error) -> EngineError + '_ {
-    move |source| EngineError::NotDurable { path: path.to_owned(), source }
-}
-
-/// Makes a rename, a creation or a removal in `directory` durable.
-pub fn sync_directory(directory: &Path) -> Result<(), EngineError> {
-    File::open(directory).and_then(|dir| dir.sync_all()).map_err(not_durable(directory))
+/// Where the values of a commit stand.
+pub struct Appended {
+    pub first: Sequence,
+    pub tip: Tip,
+    /// Offset in the active segment for each change, in order.
+    pub offsets: Vec<u32>,
 }
 
 impl Journal {
-    /// Opens the journal in `directory`, making it where there is none, and cuts off a torn tail.
-    /// Gives the bytes that were cut beside it.
-    pub fn open(directory: &Path) -> Result<(Self, u64), EngineError> {
+    /// Opens the journal in `directory`, making it where there is none. `mark` is what the index holds.
+    pub fn open(
+        directory: &Path,
+        key: &hmac::Key,
+        segment_bytes: u64,
+        mark: &Mark,
+    ) -> Result<(Self, Found), EngineError> {
         fs::create_dir_all(directory).map_err(not_durable(directory))?;
-        let mut segments = list_segments(directory)?;
-        if segments.is_empty() {
-            segments.push(create_segment(directory, Tip { sequence: 0, chain: [0; 32] })?);
+        let mut found = Found::default();
+        let segments = Arc::new(Segments::default());
+        for segment in usable(segment::list(directory, key)?, &mut found.damage) {
+            segments.add(Arc::new(segment));
         }
-        let last = segments.last().expect("there is at least one").clone();
-        let mut reader = SegmentReader::open(&last)?;
-        while reader.next(true)?.is_some() {}
-        let (tip, length) = (reader.tip, reader.offset);
-        let file = OpenOptions::new().read(true).write(true).open(&last.path).map_err(unreadable(&last.path))?;
-        let found = file.metadata().map_err(unreadable(&last.path))?.len();
-        if found > length {
-            file.set_len(length).map_err(not_durable(&last.path))?;
+        let current = segments.current();
+        found.damage.extend(current.windows(2).filter_map(|pair| missing_between(&pair[0], &pair[1])));
+        let (active, tip, length) = match current.last() {
+            Some(last) if !last.is_snapshot() => read_tail(last, key, mark, &mut found)?,
+            Some(last) => (None, Tip { sequence: last.header.last, chain: last.header.after }, 0),
+            None => (None, Tip { sequence: 0, chain: [0; 32] }, 0),
+        };
+        found.mark_known = mark_known(&current, key, mark, &tip)?;
+        // A commit that the index has seen was acknowledged: its number is not given out again.
+        let tip = Tip { sequence: tip.sequence.max(mark.sequence), ..tip };
+        if mark.sequence > 0 && current.is_empty() {
+            let what = "the whole journal is missing".to_owned();
+            found.damage.push(Damage { file: "journal".into(), what, commits: 1..=mark.sequence, keys: Vec::new() });
         }
+        let active = match active {
+            Some(active) => active,
+            None => {
+                let previous = current.last().map_or(0, |last| last.header.first);
+                let header = Header::fresh(tip.sequence + 1, previous, tip.chain);
+                let fresh = Arc::new(Segment::create(directory, header, &[], key)?);
+                segments.add(fresh.clone());
+                fresh
+            }
+        };
+        let length = length.max(HEADER_BYTES as u64);
+        let file = open_to_append(&active.path)?;
         // The last frames may be those of a process that ended between write and sync: nobody may rely on them, or
         // begin a new segment behind them, before they are durable.
-        file.sync_all().map_err(not_durable(&last.path))?;
-        let journal = Self { directory: directory.to_owned(), segments, file, length, tip, broken: false };
-        Ok((journal, found - length))
+        file.sync_all().map_err(not_durable(&active.path))?;
+        let (directory, key) = (directory.to_owned(), key.clone());
+        Ok((Self { directory, key, segment_bytes, segments, active, file, length, tip, broken: false }, found))
     }
 
     pub fn tip(&self) -> Tip {
         self.tip
     }
 
-    /// Appends payloads as one frame each and syncs them together. After an error the journal refuses all
-    /// further appends: whether the frames are durable is unknown (the kernel may have dropped the pages).
-    pub fn append(&mut self, payloads: &[Vec<u8>]) -> Result<Tip, EngineError> {
+    pub fn segments(&self) -> &Arc<Segments> {
+        &self.segments
+    }
+
+    /// Appends batches as one frame and syncs it. After [`EngineError::NoSpace`] nothing has happened. After any other
+    /// error the journal refuses all further appends: whether the frame is durable is unknown (the kernel may have
+    /// dropped the pages).
+    pub fn append(&mut self, batches: &[Batch]) -> Result<Appended, EngineError> {
         if self.broken {
             let source = io::Error::other("an earlier write failed");
             return Err(EngineError::NotDurable { path: self.directory.clone(), source });
         }
-        self.broken = true;
-        if self.length > SEGMENT_BYTES {
-            let segment = create_segment(&self.directory, self.tip)?;
-            self.file =
-                OpenOptions::new().read(true).write(true).open(&segment.path).map_err(not_durable(&segment.path))?;
-            self.length = HEADER_BYTES;
-            self.segments.push(segment);
+        if self.length > self.segment_bytes {
+            let header = Header::fresh(self.tip.sequence + 1, self.active.header.first, self.tip.chain);
+            let fresh = Arc::new(Segment::create(&self.directory, header, &[], &self.key)?);
+            self.file = open_to_append(&fresh.path)?;
+            self.segments.add(fresh.clone());
+            (self.active, self.length) = (fresh, HEADER_BYTES as u64);
         }
-        let mut bytes = Vec::with_capacity(payloads.iter().map(|p| p.len() + OVERHEAD_BYTES).sum());
-        let mut tip = self.tip;
-        for payload in payloads {
-            assert!(payload.len() <= MAX_PAYLOAD_BYTES, "large values belong into blobs");
-            let sequence = tip.sequence + 1;
-            tip = Tip { sequence, chain: link(&tip.chain, sequence, payload) };
-            bytes.extend_from_slice(FRAME);
-            bytes.extend_from_slice(&(payload.len() as u32).to_be_bytes());
-            bytes.extend_from_slice(&sequence.to_be_bytes());
-            bytes.extend_from_slice(payload);
-            bytes.extend_from_slice(&tip.chain);
-        }
-        let path = &self.segments.last().expect("there is at least one").path;
-        self.file.write_all_at(&bytes, self.length).map_err(not_durable(path))?;
-        self.file.sync_data().map_err(not_durable(path))?;
-        self.length += bytes.len() as u64;
-        self.tip = tip;
-        self.broken = false;
-        Ok(tip)
-    }
-
-    /// Reads the frames after `after`, oldest first.
-    pub fn read_after(&self, after: Sequence) -> Result<Frames, EngineError> {
-        let start = self.segments.iter().rposition(|segment| segment.first <= after + 1).unwrap_or(0);
-        Ok(Frames { segments: self.segments[start..].to_vec(), reader: None, after, until: self.tip.sequence })
-    }
-
-    /// The hash of frame `sequence`; `None` where the journal does not reach so far.
-    pub fn chain_at(&self, sequence: Sequence) -> Result<Option<Chain>, EngineError> {
-        if sequence == 0 {
-            return Ok(Some([0; 32]));
-        }
-        if sequence == self.tip.sequence {
-            return Ok(Some(self.tip.chain));
-        }
-        let mut frames = self.read_after(sequence - 1)?;
-        Ok(frames.next().transpose()?.map(|frame| frame.chain))
-    }
-}
-
-fn list_segments(directory: &Path) -> Result<Vec<Segment>, EngineError> {
-    let mut segments = Vec::new();
-    for entry in fs::read_dir(directory).map_err(unreadable(directory))? {
-        let path = entry.map_err(unreadable(directory))?.path();
-        let named = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
-        match (named, path.extension().and_then(|e| e.to_str())) {
-            (Some(first), Some("journal")) => segments.push(Segment { first, path }),
-            // A segment whose creation was cut off holds nothing yet.
-            (_, Some("new")) => fs::remove_file(&path).map_err(not_durable(&path))?,
-            _ => {}
-        }
-    }
-    segments.sort_by_key(|segment| segment.first);
-    Ok(segments)
-}
-
-fn create_segment(directory: &Path, tip: Tip) -> Result<Segment, EngineError> {
-    let first = tip.sequence + 1;
-    let path = directory.join(format!("{first:020}.journal"));
-    let new = path.with_extension("new");
-    let mut file = File::create(&new).map_err(not_durable(&new))?;
-    let mut header = Vec::from(MAGIC);
-    header.extend_from_slice(&first.to_be_bytes());
-    header.extend_from_slice(&tip.chain);
-    file.write_all(&header).and_then(|()| file.sync_all()).map_err(not_durable(&new))?;
-    fs::rename(&new, &path).map_err(not_durable(&path))?;
-    sync_directory(directory)?;
-    Ok(Segment { first, path })
-}
-
-struct SegmentReader {
-    path: PathBuf,
-    bytes: io::BufReader<File>,
-    offset: u64,
-    tip: Tip,
-}
-
-impl SegmentReader {
-    fn open(segment: &Segment) -> Result<Self, EngineError> {
-        let path = segment.path.clone();
-        let file = File::open(&path).map_err(unreadable(&path))?;
-        let mut bytes = io::BufReader::with_capacity(1 << 18, file);
-        let mut header = [0; HEADER_BYTES as usize];
-        let damaged = |what| EngineError::Damaged { path: path.clone(), offset: 0, what };
-        bytes.read_exact(&mut header).map_err(|_| damaged("the header is cut short"))?;
-        let first = u64::from_be_bytes(header[8..16].try_into().expect("eight bytes"));
-        if &header[..8] != MAGIC || first != segment.first {
-            return Err(damaged("the header does not belong to this segment"));
-        }
-        let chain = header[16..].try_into().expect("32 bytes");
-        Ok(Self { path, bytes, offset: HEADER_BYTES, tip: Tip { sequence: first - 1, chain } })
-    }
-
-    /// The next whole frame. At the end of the last segment, a torn frame reads as the end.
-    fn next(&mut self, last_segment: bool) -> Result<Option<Frame>, EngineError> {
-        let start = self.offset;
-        match self.read_frame() {
-            Ok(frame) => {
-                if let Some(frame) = &frame {
-                    self.tip = Tip { sequence: frame.sequence, chain: frame.chain };
-                }
-                Ok(frame)
-            }
-            Err(what) => {
-                if last_segment && !self.whole_frame_follows(start)? {
-                    return Ok(None);
-                }
-                Err(EngineError::Damaged { path: self.path.clone(), offset: start, what })
-            }
-        }
-    }
-
-    fn read_frame(&mut self) -> Result<Option<Frame>, &'static str> {
-        let mut head = [0; 16];
-        match read_full(&mut self.bytes, &mut head) {
-            Ok(0) => return Ok(None),
-            Ok(16) => {}
-            _ => return Err("a frame is cut short"),
-        }
-        let length = u32::from_be_bytes(head[4..8].try_into().expect("four bytes")) as usize;
-        let sequence = u64::from_be_bytes(head[8..].try_into().expect("eight bytes"));
-        if &head[..4] != FRAME || length > MAX_PAYLOAD_BYTES || sequence != self.tip.sequence + 1 {
-            return Err("no frame begins here");
-        }
-        let mut rest = vec![0; length + 32];
-        if read_full(&mut self.bytes, &mut rest).ok() != Some(rest.len()) {
-            return Err("a frame is cut short");
-        }
-        let found: Chain = rest[length..].try_into().expect("32 bytes");
-        rest.truncate(length);
-        if link(&self.tip.chain, sequence, &rest) != found {
-            return Err("a frame does not match its hash");
-        }
-        self.offset += (OVERHEAD_BYTES + length) as u64;
-        Ok(Some(Frame { sequence, chain: found, payload: rest }))
-    }
-
-    /// Whether a frame that was once written whole stands anywhere after `start`: then what came before it was
-    /// acknowledged, and its loss is damage. The chain before it is lost, so the sequence has to convince.
-    fn whole_frame_follows(&self, start: u64) -> Result<bool, EngineError> {
-        let mut file = File::open(&self.path).map_err(unreadable(&self.path))?;
+        let first = self.tip.sequence + 1;
+        let last = self.tip.sequence + batches.len() as Sequence;
         let mut bytes = Vec::new();
-        io::Seek::seek(&mut file, io::SeekFrom::Start(start + 1)).map_err(unreadable(&self.path))?;
-        file.read_to_end(&mut bytes).map_err(unreadable(&self.path))?;
-        let plausible = self.tip.sequence + 2..=self.tip.sequence + 2 + bytes.len() as u64;
-        Ok(bytes.windows(4).enumerate().filter(|(_, window)| window == FRAME).any(|(at, _)| {
-            let Some(head) = bytes.get(at + 4..at + 16) else { return false };
-            let length = u32::from_be_bytes(head[..4].try_into().expect("four bytes")) as usize;
-            let sequence = u64::from_be_bytes(head[4..].try_into().expect("eight bytes"));
-            plausible.contains(&sequence) && length <= MAX_PAYLOAD_BYTES && at + OVERHEAD_BYTES + length <= bytes.len()
-        }))
+        let changes = frame::puts(first, batches);
+        let (chain, places) = frame::write(&self.key, &self.tip.chain, (first, last), changes, &mut bytes);
+        let path = self.active.path.clone();
+        self.broken = true;
+        if let Err(error) = self.file.write_all_at(&bytes, self.length) {
+            let error = not_durable(&path)(error);
+            // Nothing was synced, so a part of a frame can be taken back.
+            if matches!(error, EngineError::NoSpace { .. }) && self.file.set_len(self.length).is_ok() {
+                self.broken = false;
+            }
+            return Err(error);
+        }
+        // Even for want of space: which pages are on the disk is not known any more.
+        self.file.sync_data().map_err(|source| EngineError::NotDurable { path, source })?;
+        let base = u32::try_from(self.length).expect("a segment is far below 4 GiB");
+        let offsets = places.into_iter().map(|place| base + place as u32).collect();
+        self.length += bytes.len() as u64;
+        self.tip = Tip { sequence: last, chain };
+        self.broken = false;
+        Ok(Appended { first, tip: self.tip, offsets })
     }
 }
 
-/// Reads until the buffer is full or the file ends.
-fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match reader.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+fn open_to_append(path: &Path) -> Result<File, EngineError> {
+    OpenOptions::new().read(true).write(true).open(path).map_err(unreadable(path))
+}
+
+fn file_name(segment: &Segment) -> String {
+    segment.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+/// Drops a snapshot that does not stand whole where the file that it was made from is still there.
+fn usable(all: Vec<Segment>, damage: &mut Vec<Damage>) -> Vec<Segment> {
+    let mut kept: Vec<Segment> = Vec::new();
+    for segment in all {
+        let length = fs::metadata(&segment.path).map_or(0, |data| data.len());
+        let whole = segment.header_good && (!segment.is_snapshot() || segment.header.length == length);
+        let has_source = kept.last().is_some_and(|older| older.header.first == segment.header.first);
+        if !whole {
+            let what =
+                if segment.header_good { "it is shorter or longer than it was" } else { "its header is damaged" };
+            let commits = segment.header.first..=segment.header.last.max(segment.header.first);
+            damage.push(Damage { file: file_name(&segment), what: what.to_owned(), commits, keys: Vec::new() });
+        }
+        if whole || !has_source {
+            kept.push(segment);
         }
     }
-    Ok(filled)
+    kept
 }
 
-/// Frames in order, over segments.
-pub struct Frames {
-    segments: Vec<Segment>,
-    reader: Option<SegmentReader>,
-    after: Sequence,
-    until: Sequence,
+/// Whether a file went missing between two that follow each other.
+fn missing_between(earlier: &Segment, later: &Segment) -> Option<Damage> {
+    let (expected, found) = (later.header.previous, earlier.header.first);
+    (later.header_good && expected != found).then(|| Damage {
+        file: format!("{expected:020}"),
+        what: "it is missing".to_owned(),
+        commits: expected..=later.header.first - 1,
+        keys: Vec::new(),
+    })
 }
 
-impl Frames {
-    fn step(&mut self) -> Result<Option<Frame>, EngineError> {
-        loop {
-            if self.reader.is_none() {
-                if self.segments.is_empty() {
-                    return Ok(None);
-                }
-                self.reader = Some(SegmentReader::open(&self.segments.remove(0))?);
+type Tail = (Option<Arc<Segment>>, Tip, u64);
+
+/// Reads the segment that was appended to last. It is to be appended to again unless it is damaged.
+fn read_tail(last: &Arc<Segment>, key: &hmac::Key, mark: &Mark, found: &mut Found) -> Result<Tail, EngineError> {
+    let bytes = last.read()?;
+    let mut tip = Tip { sequence: last.header.first - 1, chain: last.header.before };
+    let mut end = HEADER_BYTES.min(bytes.len());
+    let mut good = last.header_good;
+    let pieces: Vec<Piece> = last.scan(&bytes, key).collect();
+    for (place, piece) in pieces.iter().enumerate() {
+        let is_end = place + 1 == pieces.len();
+        match piece {
+            Piece::Frame(frame) if frame.verified => {
+                (tip, end) = (Tip { sequence: frame.last, chain: frame.mac }, frame.span.end);
             }
-            let reader = self.reader.as_mut().expect("just opened");
-            if reader.tip.sequence >= self.until {
-                return Ok(None);
+            // Its write may never have been finished, and nobody has been told otherwise.
+            _ if is_end && mark.sequence <= tip.sequence => {
+                found.torn_bytes = (bytes.len() - end) as u64;
+                let file = open_to_append(&last.path)?;
+                file.set_len(end as u64).map_err(not_durable(&last.path))?;
             }
-            match reader.next(self.segments.is_empty())? {
-                Some(frame) if frame.sequence > self.after => return Ok(Some(frame)),
-                Some(_) => {}
-                None => self.reader = None,
+            Piece::Frame(frame) => {
+                good = false;
+                found.damage.push(suspect(last, frame, &bytes));
+                (tip, end) = (Tip { sequence: frame.last, chain: frame.mac }, frame.span.end);
+            }
+            Piece::Gap(_) => {
+                good = false;
+                let next = pieces[place + 1..].iter().find_map(|piece| match piece {
+                    Piece::Frame(frame) => Some(frame.first - 1),
+                    Piece::Gap(_) => None,
+                });
+                found.damage.push(gap(last, tip.sequence + 1, next.unwrap_or(mark.sequence)));
             }
         }
     }
+    if mark.sequence > tip.sequence && good {
+        // Cut at the end of a frame: nothing here shows it, but the index has seen more.
+        good = false;
+        found.damage.push(gap(last, tip.sequence + 1, mark.sequence));
+    }
+    Ok((good.then(|| last.clone()), tip, end as u64))
 }
 
-impl Iterator for Frames {
-    type Item = Result<Frame, EngineError>;
-    fn next(&mut self) -> Option<Self::Item> {
-        self.step().transpose()
+/// What is known of a frame that does not verify.
+pub fn suspect(segment: &Segment, frame: &Frame, bytes: &[u8]) -> Damage {
+    Damage {
+        file: file_name(segment),
+        what: format!("it is damaged at byte {}", frame.span.start),
+        commits: frame.first..=frame.last,
+        keys: frame.entries(bytes).iter().map(|entry| entry.key.to_vec()).collect(),
     }
+}
+
+/// Commits that cannot be made out any more.
+pub fn gap(segment: &Segment, from: Sequence, to: Sequence) -> Damage {
+    let what = "what they held cannot be made out".to_owned();
+    Damage { file: file_name(segment), what, commits: from..=to.max(from), keys: Vec::new() }
+}
+
+/// Whether the journal holds the frame that the index ends with.
+fn mark_known(current: &[Arc<Segment>], key: &hmac::Key, mark: &Mark, tip: &Tip) -> Result<bool, EngineError> {
+    if mark.sequence == 0 || mark.sequence == tip.sequence {
+        return Ok(mark.sequence == tip.sequence && (mark.sequence == 0 || mark.chain == tip.chain));
+    }
+    let Some(place) = current.iter().rposition(|segment| segment.header.first <= mark.sequence + 1) else {
+        return Ok(false);
+    };
+    let segment = &current[place];
+    if segment.header.first == mark.sequence + 1 {
+        return Ok(segment.header.before == mark.chain);
+    }
+    if segment.is_snapshot() {
+        return Ok(segment.header.last == mark.sequence && segment.header.after == mark.chain);
+    }
+    let bytes = segment.read()?;
+    Ok(segment.scan(&bytes, key).any(|piece| match piece {
+        Piece::Frame(frame) => frame.verified && frame.last == mark.sequence && frame.mac == mark.chain,
+        Piece::Gap(_) => false,
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::engine::Change;
 
-    fn payloads(n: usize) -> Vec<Vec<u8>> {
-        (0..n).map(|i| vec![i as u8; 10 + i * 7]).collect()
+    fn key() -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &[1; 32])
     }
 
-    fn filled(n: usize) -> (tempfile::TempDir, PathBuf) {
+    fn open(dir: &Path, mark: &Mark) -> (Journal, Found) {
+        Journal::open(dir, &key(), 1 << 20, mark).unwrap()
+    }
+
+    fn batch(n: u8) -> Batch {
+        let change = Change { key: vec![n], value: Some(vec![n; 40]) };
+        Batch { preconditions: Vec::new(), changes: vec![change] }
+    }
+
+    /// A journal of `n` commits: its file and where its last frame begins.
+    fn filled(n: u8) -> (tempfile::TempDir, PathBuf, usize, Mark) {
         let dir = tempfile::tempdir().unwrap();
-        let (mut journal, _) = Journal::open(dir.path()).unwrap();
-        journal.append(&payloads(n)).unwrap();
-        let path = journal.segments[0].path.clone();
-        (dir, path)
+        let (mut journal, found) = open(dir.path(), &Mark::default());
+        assert!(found.mark_known && found.damage.is_empty());
+        let mut start = 0;
+        for i in 0..n {
+            start = journal.length as usize;
+            journal.append(&[batch(i)]).unwrap();
+        }
+        let mark = Mark { sequence: n.into(), chain: journal.tip.chain, checkpoint: 0 };
+        (dir, journal.active.path.clone(), start, mark)
     }
 
     /// A power cut in the last write loses that write alone, and a later start goes on from there.
     #[test]
     fn a_torn_tail_is_cut_off_at_every_length() {
-        let (dir, path) = filled(5);
+        let (dir, path, last_frame, _) = filled(5);
         let whole = fs::read(&path).unwrap();
-        let last_frame = whole.len() - (OVERHEAD_BYTES + 10 + 4 * 7);
         for cut in last_frame..whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
-            let (mut journal, dropped) = Journal::open(dir.path()).unwrap();
-            assert_eq!((journal.tip().sequence, dropped as usize), (4, cut - last_frame), "cut at {cut}");
-            journal.append(&[b"next".to_vec()]).unwrap();
-            let read: Vec<_> = journal.read_after(3).unwrap().map(|f| f.unwrap().payload).collect();
-            assert_eq!(read, [payloads(5)[3].clone(), b"next".to_vec()]);
+            let (mut journal, found) = open(dir.path(), &Mark::default());
+            assert_eq!((journal.tip().sequence, found.torn_bytes as usize), (4, cut - last_frame), "cut at {cut}");
+            assert!(found.damage.is_empty());
+            journal.append(&[batch(9)]).unwrap();
+            drop(journal);
+            assert_eq!(open(dir.path(), &Mark::default()).0.tip().sequence, 5);
         }
     }
 
+    /// The same cut is damage when the index has seen the commit: it was acknowledged.
     #[test]
-    fn damage_in_the_middle_is_named_and_nothing_is_cut() {
-        let (dir, path) = filled(5);
+    fn a_tail_that_the_index_has_seen_is_damage() {
+        let (_filled, path, last_frame, mark) = filled(5);
         let whole = fs::read(&path).unwrap();
-        let end_of_fourth = whole.len() - (OVERHEAD_BYTES + 10 + 4 * 7);
-        for at in HEADER_BYTES as usize..end_of_fourth {
+        for cut in last_frame..whole.len() {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(path.file_name().unwrap()), &whole[..cut]).unwrap();
+            let (journal, found) = open(dir.path(), &mark);
+            assert_eq!(found.damage.len(), 1, "cut at {cut}");
+            assert_eq!((found.damage[0].commits.clone(), found.mark_known), (5..=5, false));
+            // The number is not given out again.
+            assert_eq!(journal.tip().sequence, 5);
+        }
+    }
+
+    /// Any flipped bit before the last frame is named; nothing is cut, and what follows goes into a new segment.
+    #[test]
+    fn damage_in_the_middle_is_named_and_the_rest_stays() {
+        let (_filled, path, last_frame, _) = filled(5);
+        let whole = fs::read(&path).unwrap();
+        for at in 0..last_frame {
+            let dir = tempfile::tempdir().unwrap();
             let mut bytes = whole.clone();
             bytes[at] ^= 0x10;
-            fs::write(&path, &bytes).unwrap();
-            assert!(matches!(Journal::open(dir.path()), Err(EngineError::Damaged { .. })), "flip at {at}");
-            assert_eq!(fs::read(&path).unwrap().len(), whole.len());
+            let here = dir.path().join(path.file_name().unwrap());
+            fs::write(&here, &bytes).unwrap();
+            let (mut journal, found) = open(dir.path(), &Mark::default());
+            assert!(!found.damage.is_empty(), "flip at {at}");
+            assert_eq!((journal.tip().sequence, fs::read(&here).unwrap().len()), (5, whole.len()), "flip at {at}");
+            journal.append(&[batch(9)]).unwrap();
+            assert_eq!(journal.segments.current().len(), 2);
         }
     }
 
     #[test]
-    fn frames_carry_their_number_and_chain() {
-        let (dir, _) = filled(3);
-        let (journal, _) = Journal::open(dir.path()).unwrap();
-        let frames: Vec<Frame> = journal.read_after(0).unwrap().map(Result::unwrap).collect();
-        assert_eq!(frames.iter().map(|f| f.sequence).collect::<Vec<_>>(), [1, 2, 3]);
-        assert_eq!(journal.chain_at(2).unwrap(), Some(frames[1].chain));
-        assert_eq!(journal.chain_at(9).unwrap(), None);
+    fn a_missing_segment_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(dir.path(), &key(), 300, &Mark::default()).unwrap();
+        for i in 0..20 {
+            journal.append(&[batch(i)]).unwrap();
+        }
+        let segments = journal.segments.current();
+        assert!(segments.len() > 3);
+        fs::remove_file(&segments[1].path).unwrap();
+        let (_, found) = open(dir.path(), &Mark::default());
+        let commits = segments[1].header.first..=segments[2].header.first - 1;
+        assert_eq!(found.damage.iter().map(|damage| damage.commits.clone()).collect::<Vec<_>>(), [commits]);
     }
 }

@@ -1,0 +1,126 @@
+//! Checkpoints: a closed segment gives way to a snapshot of what in it is still current.
+//!
+//! The snapshot is written beside the segment, synced, read back and compared; then the index is pointed to it and
+//! synced; only then is the old file removed. A crash anywhere between leaves both, and the next start goes on. Since
+//! the whole segment is read and verified on the way, this also finds damage early, before somebody needs the record.
+//!
+//! Deletions are kept in snapshots: an older segment may still hold what they delete.
+
+use std::sync::{Arc, PoisonError};
+
+use super::{
+    Engine as _, EngineError, Sequence, Tidied,
+    durable::{Durable, move_entries},
+    frame::{self, Frame, Piece, Put},
+    index::Mark,
+    journal::{gap, suspect},
+    segment::{HEADER_BYTES, Header, Segment},
+};
+
+/// A snapshot replaces another one only if it is smaller by this part of it.
+const WORTH_WHILE: f64 = 0.25;
+
+impl Durable {
+    /// Looks at one closed segment: the oldest that has no snapshot yet, else the one after the one looked at last.
+    pub(super) fn checkpoint_next(&self) -> Result<Tidied, EngineError> {
+        let mut closed = self.segments.current();
+        closed.pop();
+        let mut examined = self.examined.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = closed.iter().find(|segment| !segment.is_snapshot() && segment.header.first > *examined);
+        let turn = || closed.iter().find(|segment| segment.header.first > *examined).or(closed.first());
+        let Some(segment) = fresh.or_else(turn) else { return Ok(Tidied::default()) };
+        *examined = segment.header.first;
+        let next = closed.iter().any(|other| !other.is_snapshot() && other.header.first > segment.header.first);
+        let freed_bytes = self.checkpoint(segment)?;
+        Ok(Tidied { freed_bytes, more: next })
+    }
+
+    /// Gives the bytes that were freed: none where there was too little to free, or where damage was found.
+    fn checkpoint(&self, segment: &Arc<Segment>) -> Result<u64, EngineError> {
+        let bytes = segment.read()?;
+        let (mut frames, mut damage) = (Vec::new(), Vec::new());
+        let mut last = segment.header.first - 1;
+        let mut after = segment.header.before;
+        for piece in segment.scan(&bytes, &self.key) {
+            match piece {
+                Piece::Frame(frame) => {
+                    if !frame.verified {
+                        damage.push(suspect(segment, &frame, &bytes));
+                    }
+                    (last, after) = (frame.last, frame.mac);
+                    frames.push(frame);
+                }
+                Piece::Gap(_) => damage.push(gap(segment, last + 1, last + 1)),
+            }
+        }
+        let header = &segment.header;
+        if segment.is_snapshot() {
+            (last, after) = (header.last, header.after);
+        } else if self.follower(segment).is_some_and(|next| next.header_good && next.header.before != after) {
+            damage.push(gap(segment, last + 1, last + 1));
+        }
+        if !damage.is_empty() || !segment.header_good {
+            self.name_damage(damage);
+            return Ok(0);
+        }
+        let kept = self.current_frames(&frames, &bytes, &header.before)?;
+        let (old, new) = (bytes.len() as u64, (HEADER_BYTES + kept.len()) as u64);
+        if old.saturating_sub(new) < (old as f64 * WORTH_WHILE) as u64 {
+            return Ok(0);
+        }
+        let checkpoint = *self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner) + 1;
+        let header = Header { generation: header.generation + 1, last, after, checkpoint, length: new, ..*header };
+        let snapshot = Arc::new(Segment::create(&self.directory, header, &kept, &self.key)?);
+        let read_back = snapshot.read()?;
+        let verified = |piece| matches!(piece, Piece::Frame(frame) if frame.verified);
+        if read_back[HEADER_BYTES..] != kept || !snapshot.scan(&read_back, &self.key).all(verified) {
+            let what = "it does not read back as it was written";
+            return Err(EngineError::Damaged { path: snapshot.path.clone(), offset: 0, what });
+        }
+        drop((bytes, read_back, kept));
+        self.segments.add(snapshot.clone());
+        move_entries(&self.index, &snapshot, &self.key)?;
+        self.note_checkpoint(checkpoint)?;
+        self.index.sync()?;
+        self.segments.remove(segment)?;
+        Ok(old - new)
+    }
+
+    /// The segment behind this one.
+    fn follower(&self, segment: &Segment) -> Option<Arc<Segment>> {
+        self.segments.current().into_iter().find(|next| next.header.first > segment.header.first)
+    }
+
+    /// The frames with what in them is still current.
+    fn current_frames(&self, frames: &[Frame], bytes: &[u8], before: &frame::Mac) -> Result<Vec<u8>, EngineError> {
+        let (mut kept, mut chain) = (Vec::new(), *before);
+        for frame in frames {
+            let mut changes = Vec::new();
+            for entry in frame.entries(bytes) {
+                let newest = self.version(entry.key)?;
+                let current = match entry.value {
+                    Some(_) => newest == Some(entry.sequence),
+                    None => newest.is_none(),
+                };
+                if current {
+                    changes.push(Put { sequence: entry.sequence, key: entry.key, value: entry.value });
+                }
+            }
+            if !changes.is_empty() {
+                let span: (Sequence, Sequence) = (frame.first, frame.last);
+                chain = frame::write(&self.key, &chain, span, changes.into_iter(), &mut kept).0;
+            }
+        }
+        Ok(kept)
+    }
+
+    /// The index has every value where this snapshot put it.
+    fn note_checkpoint(&self, checkpoint: u64) -> Result<(), EngineError> {
+        // Commits write the mark too.
+        let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        *newest = checkpoint;
+        let tip = journal.tip();
+        self.index.apply([], Mark { sequence: tip.sequence, chain: tip.chain, checkpoint })
+    }
+}

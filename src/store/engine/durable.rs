@@ -1,0 +1,439 @@
+//! The engine on disk: the [journal](super::journal) in front, the [index](super::index) behind it.
+//!
+//! A commit is appended to the journal and synced, then noted in the index, which syncs at its own pace and remembers
+//! the last frame that it took over. At start, later frames are taken over again. An index that does not open, that
+//! contradicts the journal, or that failed while it was used, is moved aside and built anew from the journal's
+//! segments: with nothing lost, since every value stands there. What the journal itself has lost is named.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use ring::hmac;
+
+use super::{
+    Batch, Damage, Direction, Engine, EngineError, Findings, Limits, Precondition, Progress, Range, Sequence, Tidied,
+    Touched, Versioned,
+    frame::Piece,
+    index::{Entry, Index, MAX_INLINE_BYTES, Mark, Place},
+    journal::{Journal, Segments, Tip, gap, suspect},
+    segment::{Segment, not_durable, sync_directory},
+};
+
+/// Changes that are sorted before the index takes them over together while it is rebuilt.
+const REBUILD_CHUNK: usize = 50_000;
+/// How often a reader looks again for a value that a snapshot is just moving.
+const MAX_LOOKS: usize = 5;
+
+pub struct Durable {
+    pub(super) index: Index,
+    pub(super) journal: Mutex<Journal>,
+    pub(super) segments: Arc<Segments>,
+    pub(super) key: hmac::Key,
+    pub(super) directory: PathBuf,
+    /// How many snapshots there have been.
+    pub(super) checkpoint: Mutex<u64>,
+    pub(super) examined: Mutex<Sequence>,
+    findings: Mutex<Findings>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What stands where, next to each other in the store's directory.
+struct Places {
+    journal: PathBuf,
+    index: PathBuf,
+    /// Says that the index failed while it was used, and why.
+    suspect: PathBuf,
+}
+
+impl Places {
+    fn of(directory: &Path) -> Self {
+        Self {
+            journal: directory.join("journal"),
+            index: directory.join("index"),
+            suspect: directory.join("index.suspect"),
+        }
+    }
+}
+
+impl Durable {
+    /// Opens the store's journal and index in `directory`. `key` authenticates the journal.
+    pub fn open(
+        directory: &Path,
+        key: hmac::Key,
+        limits: Limits,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Self, EngineError> {
+        let places = Places::of(directory);
+        let opened = match fs::read_to_string(&places.suspect) {
+            Ok(why) => Err(why),
+            Err(_) => {
+                let opened = Index::open(&places.index, limits.cache_bytes);
+                let marked = opened.and_then(|index| Ok((index.mark()?, index)));
+                marked.map_err(|error| error.to_string())
+            }
+        };
+        let mark = opened.as_ref().map_or(Mark::default(), |(mark, _)| *mark);
+        let (journal, found) = Journal::open(&places.journal, &key, limits.segment_bytes, &mark)?;
+        let segments = journal.segments().clone();
+        let newest = segments.current().iter().map(|segment| segment.header.checkpoint).max().unwrap_or(0);
+        let mut findings = Findings { torn_bytes: found.torn_bytes, damage: found.damage, ..Findings::default() };
+
+        let usable = opened.and_then(|(_, index)| {
+            name_lost(&index, &mut findings.damage);
+            if !found.mark_known {
+                let why = if mark.sequence == 0 { "it is empty" } else { "it does not agree with the journal" };
+                return Err(why.to_owned());
+            }
+            let caught_up = repoint(&index, &segments, &key, &mark)
+                .and_then(|()| replay(&index, &segments, &key, mark, newest, journal.tip(), &|_| ()));
+            match caught_up {
+                Ok(damage) => Ok((index, damage)),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        let (index, damage) = match usable {
+            Ok(usable) => usable,
+            Err(_) if journal.tip().sequence == 0 => {
+                // A new store: there is nothing to rebuild.
+                move_aside(&places)?;
+                (Index::open(&places.index, limits.cache_bytes)?, Vec::new())
+            }
+            Err(why) => {
+                move_aside(&places)?;
+                tracing::warn!(why, commits = journal.tip().sequence, "rebuilding the index from the journal");
+                let index = Index::open(&places.index, limits.cache_bytes)?;
+                let blank = Mark::default();
+                let damage = replay(&index, &segments, &key, blank, newest, journal.tip(), progress)?;
+                findings.rebuilt = Some(why);
+                (index, damage)
+            }
+        };
+        findings.add(damage);
+        let engine = Self {
+            index,
+            journal: Mutex::new(journal),
+            segments,
+            key,
+            directory: places.journal.clone(),
+            checkpoint: Mutex::new(newest),
+            examined: Mutex::new(0),
+            findings: Mutex::new(findings),
+        };
+        engine.settle(&places)?;
+        Ok(engine)
+    }
+
+    /// Makes what opening did durable, then frees what it does not need any more.
+    fn settle(&self, places: &Places) -> Result<(), EngineError> {
+        let superseded = self.segments.superseded();
+        if superseded.is_empty() && !places.suspect.exists() {
+            return Ok(());
+        }
+        self.index.sync()?;
+        for segment in superseded {
+            self.segments.remove(&segment)?;
+        }
+        remove_if_there(&places.suspect)
+    }
+
+    /// Notes that the index failed: the next start builds it anew.
+    pub(super) fn distrust(&self, error: EngineError) -> EngineError {
+        if let EngineError::Index { what } = &error {
+            let path = self.directory.with_file_name("index.suspect");
+            if let Err(error) = fs::write(&path, what) {
+                tracing::warn!(%error, "cannot note that the index failed");
+            }
+        }
+        error
+    }
+
+    pub(super) fn name_damage(&self, damage: Vec<Damage>) {
+        lock(&self.findings).add(damage);
+    }
+
+    fn value(&self, key: &[u8], mut entry: Entry) -> Result<Option<Versioned>, EngineError> {
+        for _ in 0..MAX_LOOKS {
+            let Place::Journal { generation, offset, length } = entry.place else { break };
+            if let Some(segment) = self.segments.find(entry.version, generation) {
+                let value = segment.read_at(offset, length)?;
+                return Ok(Some(Versioned { version: entry.version, value }));
+            }
+            // A snapshot has taken the place of the file since the index was asked.
+            match self.index.get(key)? {
+                Some(newer) => entry = newer,
+                None => return Ok(None),
+            }
+        }
+        match entry.place {
+            Place::Here(value) => Ok(Some(Versioned { version: entry.version, value })),
+            Place::Journal { offset, .. } => Err(EngineError::Damaged {
+                path: self.directory.clone(),
+                offset: offset.into(),
+                what: "the file that held a value is missing",
+            }),
+        }
+    }
+
+    fn holds(&self, precondition: &Precondition, earlier: &[Batch]) -> Result<bool, EngineError> {
+        let (Precondition::Absent(key) | Precondition::Version(key, _)) = precondition;
+        let newest = earlier.iter().rev().find_map(|b| b.changes.iter().rev().find(|change| &change.key == key));
+        Ok(match (precondition, newest) {
+            (Precondition::Absent(_), Some(change)) => change.value.is_none(),
+            (Precondition::Absent(key), None) => self.index.get(key)?.is_none(),
+            // The version of a key that this very group wrote cannot have been read before.
+            (Precondition::Version(..), Some(_)) => false,
+            (Precondition::Version(key, version), None) => {
+                self.index.get(key)?.is_some_and(|found| found.version == *version)
+            }
+        })
+    }
+}
+
+impl Engine for Durable {
+    fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
+        let found = self.index.get(key).and_then(|entry| entry.map_or(Ok(None), |entry| self.value(key, entry)));
+        found.map_err(|error| self.distrust(error))
+    }
+
+    fn version(&self, key: &[u8]) -> Result<Option<Sequence>, EngineError> {
+        let found = self.index.get(key).map_err(|error| self.distrust(error))?;
+        Ok(found.map(|entry| entry.version))
+    }
+
+    fn scan(&self, range: Range, direction: Direction, limit: usize) -> Result<Vec<(Vec<u8>, Versioned)>, EngineError> {
+        let hits = self.index.scan(range, direction, limit).map_err(|error| self.distrust(error))?;
+        let mut found = Vec::with_capacity(hits.len());
+        for (key, entry) in hits {
+            if let Some(value) = self.value(&key, entry).map_err(|error| self.distrust(error))? {
+                found.push((key, value));
+            }
+        }
+        Ok(found)
+    }
+
+    fn commit(&self, batches: &[Batch]) -> Result<Sequence, EngineError> {
+        let mut journal = lock(&self.journal);
+        for (place, batch) in batches.iter().enumerate() {
+            for precondition in &batch.preconditions {
+                if !self.holds(precondition, &batches[..place]).map_err(|error| self.distrust(error))? {
+                    return Err(EngineError::Conflict);
+                }
+            }
+        }
+        let appended = journal.append(batches)?;
+        let numbered = super::frame::puts(appended.first, batches).zip(&appended.offsets);
+        let changes = numbered.map(|(change, offset)| (change.key, entry(change.sequence, change.value, 0, *offset)));
+        let mark = mark(appended.tip, *lock(&self.checkpoint));
+        self.index.apply(changes, mark).map_err(|error| self.distrust(error))?;
+        Ok(appended.tip.sequence)
+    }
+
+    fn last(&self) -> Sequence {
+        lock(&self.journal).tip().sequence
+    }
+
+    fn changes(&self, after: Sequence, limit: usize) -> Result<Vec<Touched>, EngineError> {
+        let segments = self.segments.current();
+        let start = segments.iter().rposition(|segment| segment.header.first <= after + 1).unwrap_or(0);
+        let mut changes: BTreeMap<Sequence, Vec<Vec<u8>>> = BTreeMap::new();
+        for segment in &segments[start..] {
+            let bytes = segment.read()?;
+            for piece in segment.scan(&bytes, &self.key) {
+                let Piece::Frame(frame) = piece else { continue };
+                // One that is being appended at this moment does not count yet.
+                if frame.last <= after || !frame.verified {
+                    continue;
+                }
+                for entry in frame.entries(&bytes).iter().filter(|entry| entry.sequence > after) {
+                    changes.entry(entry.sequence).or_default().push(entry.key.to_vec());
+                }
+                if changes.len() > limit {
+                    return Ok(changes.into_iter().take(limit).collect());
+                }
+            }
+        }
+        Ok(changes.into_iter().take(limit).collect())
+    }
+
+    fn findings(&self) -> Findings {
+        lock(&self.findings).clone()
+    }
+
+    fn doubt(&self, key: &[u8]) -> Result<bool, EngineError> {
+        let Some(entry) = self.index.get(key).map_err(|error| self.distrust(error))? else { return Ok(false) };
+        let found = self.value(key, entry.clone());
+        let segments = self.segments.current();
+        let holder = segments.iter().rev().find(|segment| segment.header.first <= entry.version);
+        let Some(segment) = holder else { return Ok(false) };
+        let bytes = segment.read()?;
+        let said = found.ok().flatten().map(|found| found.value);
+        for piece in segment.scan(&bytes, &self.key) {
+            let Piece::Frame(frame) = piece else { continue };
+            let entries = frame.entries(&bytes);
+            let Some(written) = entries.iter().find(|e| e.sequence == entry.version && e.key == key) else { continue };
+            if frame.verified && written.value != said.as_deref() {
+                self.distrust(EngineError::Index { what: "it gave a value that the journal does not".to_owned() });
+                return Ok(true);
+            }
+            if !frame.verified {
+                let keys = vec![key.to_vec()];
+                self.name_damage(vec![Damage { keys, ..suspect(segment, &frame, &bytes) }]);
+            }
+            return Ok(false);
+        }
+        self.name_damage(vec![Damage { keys: vec![key.to_vec()], ..gap(segment, entry.version, entry.version) }]);
+        Ok(false)
+    }
+
+    fn tidy(&self) -> Result<Tidied, EngineError> {
+        self.checkpoint_next().map_err(|error| self.distrust(error))
+    }
+}
+
+fn mark(tip: Tip, checkpoint: u64) -> Mark {
+    Mark { sequence: tip.sequence, chain: tip.chain, checkpoint }
+}
+
+/// What the index notes of a change that stands in the journal; `None` for a deletion.
+pub(super) fn entry(version: Sequence, value: Option<&[u8]>, generation: u32, offset: u32) -> Option<Entry> {
+    let value = value?;
+    let place = if value.len() <= MAX_INLINE_BYTES {
+        Place::Here(value.to_vec())
+    } else {
+        Place::Journal { generation, offset, length: u32::try_from(value.len()).expect("values are small") }
+    };
+    Some(Entry { version, place })
+}
+
+/// Takes over every frame after `from`. Gives what of them does not verify.
+fn replay(
+    index: &Index,
+    segments: &Segments,
+    key: &hmac::Key,
+    from: Mark,
+    checkpoint: u64,
+    tip: Tip,
+    progress: &dyn Fn(Progress),
+) -> Result<Vec<Damage>, EngineError> {
+    let current = segments.current();
+    let start = current.iter().rposition(|segment| segment.header.first <= from.sequence + 1).unwrap_or(0);
+    let mut damage = Vec::new();
+    let mut chunk: BTreeMap<Vec<u8>, Option<Entry>> = BTreeMap::new();
+    let flush = |chunk: &mut BTreeMap<Vec<u8>, Option<Entry>>, mark: Mark| {
+        let changes = std::mem::take(chunk);
+        index.apply(changes.iter().map(|(key, entry)| (key.as_slice(), entry.clone())), mark)
+    };
+    for segment in &current[start..] {
+        let bytes = segment.read()?;
+        let mut last = segment.header.first - 1;
+        for piece in segment.scan(&bytes, key) {
+            let Piece::Frame(frame) = piece else { continue };
+            if frame.first > last + 1 && !segment.is_snapshot() && frame.first > from.sequence {
+                damage.push(gap(segment, last + 1, frame.first - 1));
+            }
+            last = frame.last;
+            if frame.last <= from.sequence {
+                continue;
+            }
+            if !frame.verified {
+                damage.push(suspect(segment, &frame, &bytes));
+            }
+            for change in frame.entries(&bytes) {
+                let offset = u32::try_from(change.value_at).expect("a segment is far below 4 GiB");
+                let noted = entry(change.sequence, change.value, segment.header.generation, offset);
+                chunk.insert(change.key.to_vec(), noted);
+            }
+            if chunk.len() >= REBUILD_CHUNK {
+                flush(&mut chunk, Mark { sequence: frame.last, chain: frame.mac, checkpoint })?;
+                progress(Progress::Rebuilding { done: frame.last, of: tip.sequence });
+            }
+        }
+    }
+    if from.sequence < tip.sequence || from.checkpoint < checkpoint {
+        flush(&mut chunk, mark(tip, checkpoint))?;
+        index.sync()?;
+    }
+    Ok(damage)
+}
+
+/// Lets the index know where newer snapshots have moved values to.
+fn repoint(index: &Index, segments: &Segments, key: &hmac::Key, mark: &Mark) -> Result<(), EngineError> {
+    for segment in segments.current().iter().filter(|segment| segment.header.checkpoint > mark.checkpoint) {
+        move_entries(index, segment, key)?;
+    }
+    Ok(())
+}
+
+/// Points every entry of the index whose value stands in this snapshot to it.
+pub(super) fn move_entries(index: &Index, snapshot: &Segment, key: &hmac::Key) -> Result<(), EngineError> {
+    let bytes = snapshot.read()?;
+    for piece in snapshot.scan(&bytes, key) {
+        let Piece::Frame(frame) = piece else { continue };
+        for change in frame.entries(&bytes) {
+            let offset = u32::try_from(change.value_at).expect("a segment is far below 4 GiB");
+            let Some(new) = entry(change.sequence, change.value, snapshot.header.generation, offset) else { continue };
+            if matches!(new.place, Place::Here(_)) {
+                continue;
+            }
+            if let Some(old) = index.get(change.key)?
+                && old.version == new.version
+                && old != new
+            {
+                index.move_to(change.key, &old, &new)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Completes damage whose keys the journal cannot tell with those that the index remembers.
+fn name_lost(index: &Index, damage: &mut [Damage]) {
+    let unnamed: Vec<RangeInclusive<Sequence>> =
+        damage.iter().filter(|damage| damage.keys.is_empty()).map(|damage| damage.commits.clone()).collect();
+    if unnamed.is_empty() {
+        return;
+    }
+    let mut after = None;
+    loop {
+        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        // An index that fails here is rebuilt anyway; it names what it can.
+        let Ok(page) = index.scan((start, std::ops::Bound::Unbounded), Direction::Ascending, 10_000) else { return };
+        let Some((last, _)) = page.last() else { return };
+        after = Some(last.clone());
+        for (key, entry) in page {
+            let hit = damage
+                .iter_mut()
+                .find(|damage| unnamed.contains(&damage.commits) && damage.commits.contains(&entry.version));
+            if let Some(damage) = hit {
+                damage.keys.push(key);
+            }
+        }
+    }
+}
+
+/// Puts an index that is of no use where it does not disturb. The one before it goes.
+fn move_aside(places: &Places) -> Result<(), EngineError> {
+    let aside = places.index.with_extension("damaged");
+    if aside.exists() {
+        fs::remove_dir_all(&aside).map_err(not_durable(&aside))?;
+    }
+    if places.index.exists() {
+        fs::rename(&places.index, &aside).map_err(not_durable(&places.index))?;
+    }
+    Ok(())
+}
+
+fn remove_if_there(path: &Path) -> Result<(), EngineError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(not_durable(path)(error)),
+        _ => sync_directory(path.parent().unwrap_or(Path::new("."))),
+    }
+}

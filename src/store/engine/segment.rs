@@ -1,0 +1,239 @@
+//! Segments: the files of the journal. One is appended to; the others are closed, and once most of one is out of date
+//! a *snapshot* of what is still current takes its place.
+//!
+//! ```text
+//! segment = header frame*
+//! header  = "FDSEG001" generation:u32 first:u64 last:u64 previous:u64 checkpoint:u64 length:u64 before:[32] after:[32] mac:[32]
+//! ```
+//!
+//! `before` is the mac that the chain had before the segment. The rest of a header says what a snapshot replaces:
+//! commits `first` to `last`, after which the chain had the mac `after`; `length` is its size in bytes and `checkpoint`
+//! counts the snapshots of this journal. In a segment that frames are appended to, generation 0, these are zero.
+//! `previous` is the first commit of the segment before, so that a file that went missing is noticed.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use ring::hmac;
+
+use super::{
+    EngineError, Sequence,
+    frame::{MAC_BYTES, Mac, Scanner},
+};
+
+const MAGIC: &[u8; 8] = b"FDSEG001";
+const FIXED_BYTES: usize = 8 + 4 + 5 * 8;
+pub const HEADER_BYTES: usize = FIXED_BYTES + 3 * MAC_BYTES;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// 0 for what was appended, then one more for each snapshot of it.
+    pub generation: u32,
+    pub first: Sequence,
+    pub last: Sequence,
+    pub previous: Sequence,
+    pub checkpoint: u64,
+    pub length: u64,
+    pub before: Mac,
+    pub after: Mac,
+}
+
+impl Header {
+    /// Of a segment that is about to be appended to.
+    pub fn fresh(first: Sequence, previous: Sequence, before: Mac) -> Self {
+        Self { generation: 0, first, last: 0, previous, checkpoint: 0, length: 0, before, after: [0; MAC_BYTES] }
+    }
+
+    pub fn to_bytes(self, key: &hmac::Key) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES);
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&self.generation.to_be_bytes());
+        for number in [self.first, self.last, self.previous, self.checkpoint, self.length] {
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
+        bytes.extend_from_slice(&self.before);
+        bytes.extend_from_slice(&self.after);
+        let mac = hmac::sign(key, &bytes);
+        bytes.extend_from_slice(mac.as_ref());
+        bytes
+    }
+
+    fn parse(bytes: &[u8], key: &hmac::Key) -> Option<Self> {
+        let bytes = bytes.get(..HEADER_BYTES)?;
+        let (body, mac) = bytes.split_at(HEADER_BYTES - MAC_BYTES);
+        hmac::verify(key, body, mac).ok()?;
+        let number = |place: usize| {
+            let at = 12 + place * 8;
+            u64::from_be_bytes(body[at..at + 8].try_into().expect("eight bytes"))
+        };
+        let mac_at = |at: usize| body[at..at + MAC_BYTES].try_into().expect("32 bytes");
+        (&body[..8] == MAGIC).then(|| Self {
+            generation: u32::from_be_bytes(body[8..12].try_into().expect("four bytes")),
+            first: number(0),
+            last: number(1),
+            previous: number(2),
+            checkpoint: number(3),
+            length: number(4),
+            before: mac_at(FIXED_BYTES),
+            after: mac_at(FIXED_BYTES + MAC_BYTES),
+        })
+    }
+}
+
+/// One file of the journal, open for reading.
+#[derive(Debug)]
+pub struct Segment {
+    pub path: PathBuf,
+    pub header: Header,
+    /// `false` where the header is damaged: then it holds what the file's name tells, and no macs.
+    pub header_good: bool,
+    file: File,
+}
+
+pub fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> EngineError + '_ {
+    move |source| EngineError::Unreadable { path: path.to_owned(), source }
+}
+
+pub fn not_durable(path: &Path) -> impl FnOnce(io::Error) -> EngineError + '_ {
+    move |source| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => EngineError::NoSpace { path: path.to_owned() },
+        _ => EngineError::NotDurable { path: path.to_owned(), source },
+    }
+}
+
+/// Makes a rename, a creation or a removal in `directory` durable.
+pub fn sync_directory(directory: &Path) -> Result<(), EngineError> {
+    File::open(directory).and_then(|dir| dir.sync_all()).map_err(not_durable(directory))
+}
+
+fn name(header: &Header) -> String {
+    match header.generation {
+        0 => format!("{:020}.journal", header.first),
+        generation => format!("{:020}.{generation}.snapshot", header.first),
+    }
+}
+
+/// First commit and generation, as a file's name gives them.
+fn parse_name(name: &str) -> Option<(Sequence, u32)> {
+    if let Some(first) = name.strip_suffix(".journal") {
+        return Some((first.parse().ok()?, 0));
+    }
+    let (first, generation) = name.strip_suffix(".snapshot")?.split_once('.')?;
+    Some((first.parse().ok()?, generation.parse().ok()?))
+}
+
+/// Every segment in `directory`, by first commit and generation. What was left half made is removed.
+pub fn list(directory: &Path, key: &hmac::Key) -> Result<Vec<Segment>, EngineError> {
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(directory).map_err(unreadable(directory))? {
+        let path = entry.map_err(unreadable(directory))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.ends_with(".new") {
+            fs::remove_file(&path).map_err(not_durable(&path))?;
+        } else if let Some((first, generation)) = parse_name(name) {
+            segments.push(Segment::open(path, first, generation, key)?);
+        }
+    }
+    segments.sort_by_key(|segment| (segment.header.first, segment.header.generation));
+    Ok(segments)
+}
+
+impl Segment {
+    fn open(path: PathBuf, first: Sequence, generation: u32, key: &hmac::Key) -> Result<Self, EngineError> {
+        let file = File::open(&path).map_err(unreadable(&path))?;
+        let mut bytes = vec![0; HEADER_BYTES];
+        let read = file.read_exact_at(&mut bytes, 0);
+        let header = Header::parse(&bytes, key)
+            .filter(|header| read.is_ok() && (header.first, header.generation) == (first, generation));
+        let named = Header { generation, ..Header::fresh(first, 0, [0; MAC_BYTES]) };
+        Ok(Self { path, header: header.unwrap_or(named), header_good: header.is_some(), file })
+    }
+
+    /// A new segment with these frames in it; durable on return.
+    pub fn create(directory: &Path, header: Header, frames: &[u8], key: &hmac::Key) -> Result<Self, EngineError> {
+        let path = directory.join(name(&header));
+        let new = path.with_added_extension("new");
+        let written = (|| {
+            let mut file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            file.write_all(&header.to_bytes(key))?;
+            file.write_all(frames)?;
+            file.sync_all()?;
+            Ok(file)
+        })();
+        let file = match written {
+            Ok(file) => file,
+            Err(error) => {
+                // On a full disk every byte counts; a start removes it too.
+                let _ = fs::remove_file(&new);
+                return Err(not_durable(&new)(error));
+            }
+        };
+        fs::rename(&new, &path).map_err(not_durable(&path))?;
+        sync_directory(directory)?;
+        Ok(Self { path, header, header_good: true, file })
+    }
+
+    pub fn is_snapshot(&self) -> bool {
+        self.header.generation > 0
+    }
+
+    /// The whole file. Segments are small enough for memory.
+    pub fn read(&self) -> Result<Vec<u8>, EngineError> {
+        let read = || {
+            let mut bytes = vec![0; usize::try_from(self.file.metadata()?.len()).unwrap_or(usize::MAX)];
+            self.file.read_exact_at(&mut bytes, 0)?;
+            Ok(bytes)
+        };
+        read().map_err(unreadable(&self.path))
+    }
+
+    pub fn read_at(&self, offset: u32, length: u32) -> Result<Vec<u8>, EngineError> {
+        let mut bytes = vec![0; length as usize];
+        let end = self.file.metadata().map_err(unreadable(&self.path))?.len();
+        if u64::from(offset) + u64::from(length) > end {
+            let what = "it is shorter than it was";
+            return Err(EngineError::Damaged { path: self.path.clone(), offset: offset.into(), what });
+        }
+        self.file.read_exact_at(&mut bytes, offset.into()).map_err(unreadable(&self.path))?;
+        Ok(bytes)
+    }
+
+    /// Its frames; `bytes` is what [`Segment::read`] gave.
+    pub fn scan<'a>(&self, bytes: &'a [u8], key: &'a hmac::Key) -> Scanner<'a> {
+        Scanner::new(bytes, key, HEADER_BYTES.min(bytes.len()), self.header.first - 1, self.header.before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_comes_back_and_no_bit_of_it_may_change() {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &[1; 32]);
+        let header = Header {
+            generation: 3,
+            first: 7,
+            last: 90,
+            previous: 2,
+            checkpoint: 11,
+            length: 4_096,
+            before: [1; MAC_BYTES],
+            after: [2; MAC_BYTES],
+        };
+        let bytes = header.to_bytes(&key);
+        assert_eq!((bytes.len(), Header::parse(&bytes, &key)), (HEADER_BYTES, Some(header)));
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert_eq!(Header::parse(&damaged, &key), None, "flip at {at}");
+        }
+        assert_eq!(parse_name(&name(&header)), Some((7, 3)));
+        assert_eq!(parse_name(&name(&Header::fresh(8, 7, [0; MAC_BYTES]))), Some((8, 0)));
+    }
+}
