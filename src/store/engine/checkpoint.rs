@@ -12,7 +12,6 @@ use super::{
     Engine as _, EngineError, Sequence, Tidied,
     durable::{Durable, move_entries},
     frame::{self, Frame, Piece, Put},
-    index::Mark,
     journal::{gap, suspect},
     segment::{HEADER_BYTES, Header, Segment},
 };
@@ -24,7 +23,11 @@ impl Durable {
     /// Looks at one closed segment: the oldest that has no snapshot yet, else the one after the one looked at last.
     pub(super) fn checkpoint_next(&self) -> Result<Tidied, EngineError> {
         let mut closed = self.segments.current();
-        closed.pop();
+        // What waits to be taken over by the index still points to the old file.
+        let applied = self.recent.applied().sequence;
+        let ends: Vec<Sequence> = closed.iter().skip(1).map(|next| next.header.first - 1).collect();
+        let settled = ends.iter().take_while(|end| **end <= applied).count();
+        closed.truncate(settled);
         let mut examined = self.examined.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = closed.iter().find(|segment| !segment.is_snapshot() && segment.header.first > *examined);
         let turn = || closed.iter().find(|segment| segment.header.first > *examined).or(closed.first());
@@ -68,7 +71,8 @@ impl Durable {
         if old.saturating_sub(new) < (old as f64 * WORTH_WHILE) as u64 {
             return Ok(0);
         }
-        let checkpoint = *self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner) + 1;
+        let newest = self.segments.current().iter().map(|segment| segment.header.checkpoint).max().unwrap_or(0);
+        let checkpoint = newest + 1;
         let header = Header { generation: header.generation + 1, last, after, checkpoint, length: new, ..*header };
         let snapshot = Arc::new(Segment::create(&self.directory, header, &kept, &self.key)?);
         let read_back = snapshot.read()?;
@@ -79,9 +83,9 @@ impl Durable {
         }
         drop((bytes, read_back, kept));
         self.segments.add(snapshot.clone());
-        move_entries(&self.index, &snapshot, &self.key)?;
-        self.note_checkpoint(checkpoint)?;
-        self.index.sync()?;
+        move_entries(self.recent.index(), &snapshot, &self.key)?;
+        self.recent.index().sync()?;
+        self.recent.note_checkpoint(checkpoint)?;
         self.segments.remove(segment)?;
         Ok(old - new)
     }
@@ -112,15 +116,5 @@ impl Durable {
             }
         }
         Ok(kept)
-    }
-
-    /// The index has every value where this snapshot put it.
-    fn note_checkpoint(&self, checkpoint: u64) -> Result<(), EngineError> {
-        // Commits write the mark too.
-        let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut newest = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
-        *newest = checkpoint;
-        let tip = journal.tip();
-        self.index.apply([], Mark { sequence: tip.sequence, chain: tip.chain, checkpoint })
     }
 }

@@ -1,7 +1,7 @@
 //! The engine on disk: the [journal](super::journal) in front, the [index](super::index) behind it.
 //!
-//! A commit is appended to the journal and synced, then noted in the index, which syncs at its own pace and remembers
-//! the last frame that it took over. At start, later frames are taken over again. An index that does not open, that
+//! A commit is appended to the journal and synced, then noted for the index, which takes over many at once and remembers
+//! the last frame that it holds. At start, later frames are taken over again. An index that does not open, that
 //! contradicts the journal, or that failed while it was used, is moved aside and built anew from the journal's
 //! segments: with nothing lost, since every value stands there. What the journal itself has lost is named.
 
@@ -19,24 +19,26 @@ use super::{
     Batch, Damage, Direction, Engine, EngineError, Findings, Limits, Precondition, Progress, Range, Sequence, Tidied,
     Touched, Versioned,
     frame::Piece,
-    index::{Entry, Index, MAX_INLINE_BYTES, Mark, Place},
+    index::{Entry, Index, Mark},
     journal::{Journal, Segments, Tip, gap, suspect},
+    recent::Recent,
     segment::{Segment, not_durable, sync_directory},
 };
 
 /// Changes that are sorted before the index takes them over together while it is rebuilt.
 const REBUILD_CHUNK: usize = 50_000;
+/// Entries that a snapshot moves before others may write again.
+const MOVED_AT_ONCE: usize = 500;
 /// How often a reader looks again for a value that a snapshot is just moving.
 const MAX_LOOKS: usize = 5;
 
 pub struct Durable {
-    pub(super) index: Index,
-    pub(super) journal: Mutex<Journal>,
+    pub(super) recent: Recent,
+    journal: Mutex<Journal>,
     pub(super) segments: Arc<Segments>,
     pub(super) key: hmac::Key,
     pub(super) directory: PathBuf,
-    /// How many snapshots there have been.
-    pub(super) checkpoint: Mutex<u64>,
+    /// The first commit of the segment that was looked at last.
     pub(super) examined: Mutex<Sequence>,
     findings: Mutex<Findings>,
 }
@@ -76,24 +78,24 @@ impl Durable {
             Ok(why) => Err(why),
             Err(_) => {
                 let opened = Index::open(&places.index, limits.cache_bytes);
-                let marked = opened.and_then(|index| Ok((index.mark()?, index)));
+                let marked = opened.and_then(|index| Ok((index.mark()?, index.seen()?, index)));
                 marked.map_err(|error| error.to_string())
             }
         };
-        let mark = opened.as_ref().map_or(Mark::default(), |(mark, _)| *mark);
-        let (journal, found) = Journal::open(&places.journal, &key, limits.segment_bytes, &mark)?;
+        let (held, seen) = opened.as_ref().map_or_else(|_| Default::default(), |(mark, seen, _)| (*mark, *seen));
+        let (journal, found) = Journal::open(&places.journal, &key, limits.segment_bytes, &held, &seen)?;
+        sync_directory(directory)?;
         let segments = journal.segments().clone();
         let newest = segments.current().iter().map(|segment| segment.header.checkpoint).max().unwrap_or(0);
         let mut findings = Findings { torn_bytes: found.torn_bytes, damage: found.damage, ..Findings::default() };
 
-        let usable = opened.and_then(|(_, index)| {
+        let usable = opened.and_then(|(_, _, index)| {
             name_lost(&index, &mut findings.damage);
             if !found.mark_known {
-                let why = if mark.sequence == 0 { "it is empty" } else { "it does not agree with the journal" };
-                return Err(why.to_owned());
+                return Err("it does not agree with the journal".to_owned());
             }
-            let caught_up = repoint(&index, &segments, &key, &mark)
-                .and_then(|()| replay(&index, &segments, &key, mark, newest, journal.tip(), &|_| ()));
+            let caught_up = repoint(&index, &segments, &key, &held)
+                .and_then(|()| replay(&index, &segments, &key, held, newest, journal.tip(), &|_| ()));
             match caught_up {
                 Ok(damage) => Ok((index, damage)),
                 Err(error) => Err(error.to_string()),
@@ -118,12 +120,11 @@ impl Durable {
         };
         findings.add(damage);
         let engine = Self {
-            index,
+            recent: Recent::over(index, mark(journal.tip(), newest), limits.recent_changes),
             journal: Mutex::new(journal),
             segments,
             key,
             directory: places.journal.clone(),
-            checkpoint: Mutex::new(newest),
             examined: Mutex::new(0),
             findings: Mutex::new(findings),
         };
@@ -137,7 +138,7 @@ impl Durable {
         if superseded.is_empty() && !places.suspect.exists() {
             return Ok(());
         }
-        self.index.sync()?;
+        self.recent.index().sync()?;
         for segment in superseded {
             self.segments.remove(&segment)?;
         }
@@ -161,25 +162,18 @@ impl Durable {
 
     fn value(&self, key: &[u8], mut entry: Entry) -> Result<Option<Versioned>, EngineError> {
         for _ in 0..MAX_LOOKS {
-            let Place::Journal { generation, offset, length } = entry.place else { break };
-            if let Some(segment) = self.segments.find(entry.version, generation) {
-                let value = segment.read_at(offset, length)?;
+            if let Some(segment) = self.segments.find(entry.version, entry.generation) {
+                let value = segment.read_at(entry.offset, entry.length)?;
                 return Ok(Some(Versioned { version: entry.version, value }));
             }
             // A snapshot has taken the place of the file since the index was asked.
-            match self.index.get(key)? {
+            match self.recent.get(key)? {
                 Some(newer) => entry = newer,
                 None => return Ok(None),
             }
         }
-        match entry.place {
-            Place::Here(value) => Ok(Some(Versioned { version: entry.version, value })),
-            Place::Journal { offset, .. } => Err(EngineError::Damaged {
-                path: self.directory.clone(),
-                offset: offset.into(),
-                what: "the file that held a value is missing",
-            }),
-        }
+        let what = "the file that held a value is missing";
+        Err(EngineError::Damaged { path: self.directory.clone(), offset: entry.offset.into(), what })
     }
 
     fn holds(&self, precondition: &Precondition, earlier: &[Batch]) -> Result<bool, EngineError> {
@@ -187,11 +181,11 @@ impl Durable {
         let newest = earlier.iter().rev().find_map(|b| b.changes.iter().rev().find(|change| &change.key == key));
         Ok(match (precondition, newest) {
             (Precondition::Absent(_), Some(change)) => change.value.is_none(),
-            (Precondition::Absent(key), None) => self.index.get(key)?.is_none(),
+            (Precondition::Absent(key), None) => self.recent.get(key)?.is_none(),
             // The version of a key that this very group wrote cannot have been read before.
             (Precondition::Version(..), Some(_)) => false,
             (Precondition::Version(key, version), None) => {
-                self.index.get(key)?.is_some_and(|found| found.version == *version)
+                self.recent.get(key)?.is_some_and(|found| found.version == *version)
             }
         })
     }
@@ -199,17 +193,17 @@ impl Durable {
 
 impl Engine for Durable {
     fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
-        let found = self.index.get(key).and_then(|entry| entry.map_or(Ok(None), |entry| self.value(key, entry)));
+        let found = self.recent.get(key).and_then(|entry| entry.map_or(Ok(None), |entry| self.value(key, entry)));
         found.map_err(|error| self.distrust(error))
     }
 
     fn version(&self, key: &[u8]) -> Result<Option<Sequence>, EngineError> {
-        let found = self.index.get(key).map_err(|error| self.distrust(error))?;
+        let found = self.recent.get(key).map_err(|error| self.distrust(error))?;
         Ok(found.map(|entry| entry.version))
     }
 
     fn scan(&self, range: Range, direction: Direction, limit: usize) -> Result<Vec<(Vec<u8>, Versioned)>, EngineError> {
-        let hits = self.index.scan(range, direction, limit).map_err(|error| self.distrust(error))?;
+        let hits = self.recent.scan(range, direction, limit).map_err(|error| self.distrust(error))?;
         let mut found = Vec::with_capacity(hits.len());
         for (key, entry) in hits {
             if let Some(value) = self.value(&key, entry).map_err(|error| self.distrust(error))? {
@@ -230,9 +224,9 @@ impl Engine for Durable {
         }
         let appended = journal.append(batches)?;
         let numbered = super::frame::puts(appended.first, batches).zip(&appended.offsets);
-        let changes = numbered.map(|(change, offset)| (change.key, entry(change.sequence, change.value, 0, *offset)));
-        let mark = mark(appended.tip, *lock(&self.checkpoint));
-        self.index.apply(changes, mark).map_err(|error| self.distrust(error))?;
+        let changes = numbered
+            .map(|(change, offset)| (change.key.to_vec(), entry(change.sequence, change.value, 0, *offset as usize)));
+        self.recent.note(changes, mark(appended.tip, 0)).map_err(|error| self.distrust(error))?;
         Ok(appended.tip.sequence)
     }
 
@@ -268,19 +262,18 @@ impl Engine for Durable {
     }
 
     fn doubt(&self, key: &[u8]) -> Result<bool, EngineError> {
-        let Some(entry) = self.index.get(key).map_err(|error| self.distrust(error))? else { return Ok(false) };
-        let found = self.value(key, entry.clone());
+        let Some(noted) = self.recent.get(key).map_err(|error| self.distrust(error))? else { return Ok(false) };
         let segments = self.segments.current();
-        let holder = segments.iter().rev().find(|segment| segment.header.first <= entry.version);
+        let holder = segments.iter().rev().find(|segment| segment.header.first <= noted.version);
         let Some(segment) = holder else { return Ok(false) };
         let bytes = segment.read()?;
-        let said = found.ok().flatten().map(|found| found.value);
         for piece in segment.scan(&bytes, &self.key) {
             let Piece::Frame(frame) = piece else { continue };
             let entries = frame.entries(&bytes);
-            let Some(written) = entries.iter().find(|e| e.sequence == entry.version && e.key == key) else { continue };
-            if frame.verified && written.value != said.as_deref() {
-                self.distrust(EngineError::Index { what: "it gave a value that the journal does not".to_owned() });
+            let Some(written) = entries.iter().find(|e| e.sequence == noted.version && e.key == key) else { continue };
+            let right = entry(written.sequence, written.value, segment.header.generation, written.value_at);
+            if frame.verified && right != Some(noted) {
+                self.distrust(EngineError::Index { what: "it gave a place that the journal does not".to_owned() });
                 return Ok(true);
             }
             if !frame.verified {
@@ -289,7 +282,7 @@ impl Engine for Durable {
             }
             return Ok(false);
         }
-        self.name_damage(vec![Damage { keys: vec![key.to_vec()], ..gap(segment, entry.version, entry.version) }]);
+        self.name_damage(vec![Damage { keys: vec![key.to_vec()], ..gap(segment, noted.version, noted.version) }]);
         Ok(false)
     }
 
@@ -303,14 +296,10 @@ fn mark(tip: Tip, checkpoint: u64) -> Mark {
 }
 
 /// What the index notes of a change that stands in the journal; `None` for a deletion.
-pub(super) fn entry(version: Sequence, value: Option<&[u8]>, generation: u32, offset: u32) -> Option<Entry> {
-    let value = value?;
-    let place = if value.len() <= MAX_INLINE_BYTES {
-        Place::Here(value.to_vec())
-    } else {
-        Place::Journal { generation, offset, length: u32::try_from(value.len()).expect("values are small") }
-    };
-    Some(Entry { version, place })
+fn entry(version: Sequence, value: Option<&[u8]>, generation: u32, offset: usize) -> Option<Entry> {
+    let length = u32::try_from(value?.len()).expect("values are small");
+    let offset = u32::try_from(offset).expect("a segment is far below 4 GiB");
+    Some(Entry { version, generation, offset, length })
 }
 
 /// Takes over every frame after `from`. Gives what of them does not verify.
@@ -329,7 +318,8 @@ fn replay(
     let mut chunk: BTreeMap<Vec<u8>, Option<Entry>> = BTreeMap::new();
     let flush = |chunk: &mut BTreeMap<Vec<u8>, Option<Entry>>, mark: Mark| {
         let changes = std::mem::take(chunk);
-        index.apply(changes.iter().map(|(key, entry)| (key.as_slice(), entry.clone())), mark)
+        index.apply(changes.iter().map(|(key, entry)| (key.as_slice(), *entry)))?;
+        index.note_mark(mark)
     };
     for segment in &current[start..] {
         let bytes = segment.read()?;
@@ -347,8 +337,7 @@ fn replay(
                 damage.push(suspect(segment, &frame, &bytes));
             }
             for change in frame.entries(&bytes) {
-                let offset = u32::try_from(change.value_at).expect("a segment is far below 4 GiB");
-                let noted = entry(change.sequence, change.value, segment.header.generation, offset);
+                let noted = entry(change.sequence, change.value, segment.header.generation, change.value_at);
                 chunk.insert(change.key.to_vec(), noted);
             }
             if chunk.len() >= REBUILD_CHUNK {
@@ -359,6 +348,7 @@ fn replay(
     }
     if from.sequence < tip.sequence || from.checkpoint < checkpoint {
         flush(&mut chunk, mark(tip, checkpoint))?;
+        index.note_seen(mark(tip, 0))?;
         index.sync()?;
     }
     Ok(damage)
@@ -375,23 +365,18 @@ fn repoint(index: &Index, segments: &Segments, key: &hmac::Key, mark: &Mark) -> 
 /// Points every entry of the index whose value stands in this snapshot to it.
 pub(super) fn move_entries(index: &Index, snapshot: &Segment, key: &hmac::Key) -> Result<(), EngineError> {
     let bytes = snapshot.read()?;
+    let mut places = BTreeMap::new();
     for piece in snapshot.scan(&bytes, key) {
         let Piece::Frame(frame) = piece else { continue };
         for change in frame.entries(&bytes) {
-            let offset = u32::try_from(change.value_at).expect("a segment is far below 4 GiB");
-            let Some(new) = entry(change.sequence, change.value, snapshot.header.generation, offset) else { continue };
-            if matches!(new.place, Place::Here(_)) {
-                continue;
-            }
-            if let Some(old) = index.get(change.key)?
-                && old.version == new.version
-                && old != new
-            {
-                index.move_to(change.key, &old, &new)?;
-            }
+            let moved = entry(change.sequence, change.value, snapshot.header.generation, change.value_at);
+            places.extend(moved.map(|moved| (change.key, moved)));
+        }
+        if places.len() >= MOVED_AT_ONCE {
+            index.move_to(std::mem::take(&mut places))?;
         }
     }
-    Ok(())
+    index.move_to(places)
 }
 
 /// Completes damage whose keys the journal cannot tell with those that the index remembers.
@@ -435,5 +420,12 @@ fn remove_if_there(path: &Path) -> Result<(), EngineError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(not_durable(path)(error)),
         _ => sync_directory(path.parent().unwrap_or(Path::new("."))),
+    }
+}
+
+impl Drop for Durable {
+    fn drop(&mut self) {
+        let tip = lock(&self.journal).tip();
+        self.recent.finish((tip.sequence, tip.chain));
     }
 }

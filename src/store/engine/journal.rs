@@ -105,12 +105,14 @@ pub struct Appended {
 }
 
 impl Journal {
-    /// Opens the journal in `directory`, making it where there is none. `mark` is what the index holds.
+    /// Opens the journal in `directory`, making it where there is none. `mark` is what the index holds, and `seen` how
+    /// far the journal reached when it was last written: what is missing before that was acknowledged.
     pub fn open(
         directory: &Path,
         key: &hmac::Key,
         segment_bytes: u64,
         mark: &Mark,
+        seen: &Mark,
     ) -> Result<(Self, Found), EngineError> {
         fs::create_dir_all(directory).map_err(not_durable(directory))?;
         let mut found = Found::default();
@@ -121,16 +123,16 @@ impl Journal {
         let current = segments.current();
         found.damage.extend(current.windows(2).filter_map(|pair| missing_between(&pair[0], &pair[1])));
         let (active, tip, length) = match current.last() {
-            Some(last) if !last.is_snapshot() => read_tail(last, key, mark, &mut found)?,
+            Some(last) if !last.is_snapshot() => read_tail(last, key, seen, &mut found)?,
             Some(last) => (None, Tip { sequence: last.header.last, chain: last.header.after }, 0),
             None => (None, Tip { sequence: 0, chain: [0; 32] }, 0),
         };
         found.mark_known = mark_known(&current, key, mark, &tip)?;
         // A commit that the index has seen was acknowledged: its number is not given out again.
-        let tip = Tip { sequence: tip.sequence.max(mark.sequence), ..tip };
-        if mark.sequence > 0 && current.is_empty() {
+        let tip = Tip { sequence: tip.sequence.max(seen.sequence), ..tip };
+        if seen.sequence > 0 && current.is_empty() {
             let what = "the whole journal is missing".to_owned();
-            found.damage.push(Damage { file: "journal".into(), what, commits: 1..=mark.sequence, keys: Vec::new() });
+            found.damage.push(Damage { file: "journal".into(), what, commits: 1..=seen.sequence, keys: Vec::new() });
         }
         let active = match active {
             Some(active) => active,
@@ -242,7 +244,7 @@ fn missing_between(earlier: &Segment, later: &Segment) -> Option<Damage> {
 type Tail = (Option<Arc<Segment>>, Tip, u64);
 
 /// Reads the segment that was appended to last. It is to be appended to again unless it is damaged.
-fn read_tail(last: &Arc<Segment>, key: &hmac::Key, mark: &Mark, found: &mut Found) -> Result<Tail, EngineError> {
+fn read_tail(last: &Arc<Segment>, key: &hmac::Key, seen: &Mark, found: &mut Found) -> Result<Tail, EngineError> {
     let bytes = last.read()?;
     let mut tip = Tip { sequence: last.header.first - 1, chain: last.header.before };
     let mut end = HEADER_BYTES.min(bytes.len());
@@ -255,7 +257,7 @@ fn read_tail(last: &Arc<Segment>, key: &hmac::Key, mark: &Mark, found: &mut Foun
                 (tip, end) = (Tip { sequence: frame.last, chain: frame.mac }, frame.span.end);
             }
             // Its write may never have been finished, and nobody has been told otherwise.
-            _ if is_end && mark.sequence <= tip.sequence => {
+            _ if is_end && seen.sequence <= tip.sequence => {
                 found.torn_bytes = (bytes.len() - end) as u64;
                 let file = open_to_append(&last.path)?;
                 file.set_len(end as u64).map_err(not_durable(&last.path))?;
@@ -271,14 +273,14 @@ fn read_tail(last: &Arc<Segment>, key: &hmac::Key, mark: &Mark, found: &mut Foun
                     Piece::Frame(frame) => Some(frame.first - 1),
                     Piece::Gap(_) => None,
                 });
-                found.damage.push(gap(last, tip.sequence + 1, next.unwrap_or(mark.sequence)));
+                found.damage.push(gap(last, tip.sequence + 1, next.unwrap_or(seen.sequence)));
             }
         }
     }
-    if mark.sequence > tip.sequence && good {
+    if seen.sequence > tip.sequence && good {
         // Cut at the end of a frame: nothing here shows it, but the index has seen more.
         good = false;
-        found.damage.push(gap(last, tip.sequence + 1, mark.sequence));
+        found.damage.push(gap(last, tip.sequence + 1, seen.sequence));
     }
     Ok((good.then(|| last.clone()), tip, end as u64))
 }
@@ -331,7 +333,7 @@ mod tests {
     }
 
     fn open(dir: &Path, mark: &Mark) -> (Journal, Found) {
-        Journal::open(dir, &key(), 1 << 20, mark).unwrap()
+        Journal::open(dir, &key(), 1 << 20, mark, mark).unwrap()
     }
 
     fn batch(n: u8) -> Batch {
@@ -407,7 +409,7 @@ mod tests {
     #[test]
     fn a_missing_segment_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut journal, _) = Journal::open(dir.path(), &key(), 300, &Mark::default()).unwrap();
+        let (mut journal, _) = Journal::open(dir.path(), &key(), 300, &Mark::default(), &Mark::default()).unwrap();
         for i in 0..20 {
             journal.append(&[batch(i)]).unwrap();
         }

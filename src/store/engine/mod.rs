@@ -3,6 +3,7 @@
 //! Nothing above knows which engine it is. [`durable::Durable`] is the one on disk, [`memory::Memory`] the one for
 //! tests, with faults; one conformance suite ([`conformance`]) runs over both.
 
+mod block;
 mod checkpoint;
 #[cfg(test)]
 mod conformance;
@@ -12,6 +13,7 @@ mod index;
 mod journal;
 #[cfg(test)]
 pub mod memory;
+mod recent;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -71,11 +73,13 @@ pub struct Limits {
     pub segment_bytes: u64,
     /// What the index may keep in memory.
     pub cache_bytes: u64,
+    /// Changes that wait in memory before the index takes them over together.
+    pub recent_changes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { segment_bytes: 32 << 20, cache_bytes: 64 << 20 }
+        Self { segment_bytes: 32 << 20, cache_bytes: 48 << 20, recent_changes: 100_000 }
     }
 }
 

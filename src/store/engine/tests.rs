@@ -14,7 +14,7 @@ use super::{
     durable::Durable,
 };
 
-const SMALL: Limits = Limits { segment_bytes: 4_000, cache_bytes: 8 << 20 };
+const SMALL: Limits = Limits { segment_bytes: 4_000, cache_bytes: 8 << 20, recent_changes: 20 };
 
 fn key() -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, &[3; 32])
@@ -88,6 +88,8 @@ fn snapshots_free_space_and_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(dir.path());
     let expected = fill(&engine);
+    drop(engine);
+    let engine = open(dir.path());
     let before: u64 = files(dir.path(), "l").iter().map(|path| path.metadata().unwrap().len()).sum();
     let freed = tidy_all(&engine);
     assert!(freed > before / 2, "{freed} of {before}");
@@ -144,7 +146,8 @@ fn an_index_that_is_lost_rolled_back_or_foreign_is_rebuilt() {
     let expected = {
         let engine = open(dir.path());
         let expected = fill(&engine);
-        tidy_all(&engine);
+        drop(engine);
+        assert!(tidy_all(&open(dir.path())) > 0);
         State::from_iter(expected.into_iter().chain([("first".to_owned(), "1".to_owned())]))
     };
     // An index from before the snapshots.
@@ -159,6 +162,29 @@ fn an_index_that_is_lost_rolled_back_or_foreign_is_rebuilt() {
     let engine = open(dir.path());
     assert!(state(&engine) == expected);
     assert!(engine.findings().rebuilt.is_some());
+}
+
+/// What the index is behind by is read with what it holds, in both directions and at every limit.
+#[test]
+fn recent_changes_and_the_index_read_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Durable::open(dir.path(), key(), Limits { recent_changes: 70, ..SMALL }, &|_| ()).unwrap();
+    let expected = fill(&engine);
+    for limit in [1, 7, 1_000] {
+        for (from, to) in [("", "z"), ("k13", "k31"), ("k4", "k4z")] {
+            let range = || (std::ops::Bound::Excluded(from.into()), std::ops::Bound::Included(to.into()));
+            let mut right: Vec<_> =
+                expected.range(from.to_owned()..=to.to_owned()).map(|(key, _)| key.clone()).collect();
+            right.retain(|key| key != from);
+            let keys = |direction| -> Vec<String> {
+                let found = engine.scan(range(), direction, limit).unwrap();
+                found.into_iter().map(|(key, _)| String::from_utf8(key).unwrap()).collect()
+            };
+            assert_eq!(keys(super::Direction::Ascending), right[..limit.min(right.len())]);
+            right.reverse();
+            assert_eq!(keys(super::Direction::Descending), right[..limit.min(right.len())]);
+        }
+    }
 }
 
 #[test]
@@ -179,11 +205,12 @@ fn an_index_that_gives_rubbish_is_rebuilt_at_the_next_start() {
     let engine = open(dir.path());
     let expected = fill(&engine);
     let (name, right) = expected.first_key_value().unwrap();
-    // A value that the journal does not have, as damage that sled does not notice would give.
-    let version = engine.version(name.as_bytes()).unwrap().unwrap();
-    let wrong = super::index::Entry { version, place: super::index::Place::Here(b"rubbish".to_vec()) };
-    let mark = engine.index.mark().unwrap();
-    engine.index.apply([(name.as_bytes(), Some(wrong))], mark).unwrap();
+    // A place that the journal does not know, as damage that sled does not notice would give.
+    let right_place = engine.recent.get(name.as_bytes()).unwrap().unwrap();
+    drop(engine);
+    let engine = open(dir.path());
+    let wrong = super::index::Entry { offset: right_place.offset + 1, ..right_place };
+    engine.recent.index().apply([(name.as_bytes(), Some(wrong))]).unwrap();
     assert!(engine.doubt(name.as_bytes()).unwrap());
     drop(engine);
     let engine = open(dir.path());
