@@ -11,12 +11,13 @@ use crate::{
         audit::{Action, Actor, AuditEvent, Outcome},
         conversation::{Contact, Conversation},
         ids::{ContactId, ConversationId, MessageId},
-        message::{Entry, Event, Message},
+        message::{Content, Entry, Event, Message},
         staff::{Via, Who},
         time::Timestamp,
     },
     store::{
         Records, StoreError, Txn,
+        data_keys::DataKey,
         schema::{self, AuditHead, Lookup},
         seal::random,
     },
@@ -162,19 +163,45 @@ impl<'a, 'b> Desk<'a, 'b> {
         Ok(())
     }
 
-    /// Writes a message where it stands; the caller saves the conversation.
+    /// Writes a message again where it stands, under the key that it has; the caller saves the conversation.
     pub fn save_message(&mut self, message: &Message) -> Result<(), StoreError> {
-        self.txn.put(&schema::MESSAGES, &(message.conversation, message.id), message)
+        let key = self.txn.data_key_of(&schema::MESSAGES, &(message.conversation, message.id))?;
+        self.write_message(message, key)
     }
 
-    /// Adds a new message to a conversation's timeline; the caller saves the conversation.
-    pub fn append(&mut self, conversation: &mut Conversation, message: &Message) -> Result<(), StoreError> {
+    fn write_message(&mut self, message: &Message, key: Option<DataKey>) -> Result<(), StoreError> {
+        let place = (message.conversation, message.id);
+        match key {
+            Some(key) => self.txn.put_under(key, &schema::MESSAGES, &place, message),
+            None => self.txn.put(&schema::MESSAGES, &place, message),
+        }
+    }
+
+    /// Notes that a record names the files that these contents are in.
+    pub fn keep_blobs<'c>(&mut self, contents: impl IntoIterator<Item = &'c Content>) -> Result<(), StoreError> {
+        for content in contents {
+            if let Content::Blob { id, .. } = content {
+                self.txn.keep_blob(*id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a new message to a conversation's timeline, under its data key; events have none, since they say nothing of
+    /// what people wrote. The caller saves the conversation.
+    pub fn append(
+        &mut self,
+        conversation: &mut Conversation,
+        message: &Message,
+        key: Option<DataKey>,
+    ) -> Result<(), StoreError> {
         conversation.add(message);
         self.txn.put(&schema::HOMES, &message.id, &conversation.id)?;
+        self.keep_blobs(message.contents())?;
         for attachment in message.attachments() {
             self.txn.put(&schema::ATTACHMENTS, &attachment.id, &message.id)?;
         }
-        self.save_message(message)
+        self.write_message(message, key)
     }
 
     /// Notes in the timeline what somebody did.
@@ -192,7 +219,7 @@ impl<'a, 'b> Desk<'a, 'b> {
             category,
             entry: Entry::Event { by: by.map(|who| who.staff), what },
         };
-        self.append(conversation, &message)
+        self.append(conversation, &message, None)
     }
 
     pub fn address_lookup(&self, address: &Address) -> Lookup {

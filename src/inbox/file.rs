@@ -19,6 +19,7 @@ use crate::{
     },
     store::{
         Records,
+        data_keys::DataKey,
         engine::Direction,
         schema::{self, RawRecord},
         seal::random,
@@ -37,12 +38,12 @@ const MAX_RECENT: usize = 200;
 impl Inbox {
     /// Files a parsed item, once. What cannot be read becomes a visible item whose raw bytes can be downloaded.
     pub async fn file(&self, id: RawId, parsed: Result<Parsed, Unreadable>) -> Result<(), InboxError> {
-        let raw = self.raw_record(id).await?;
+        let (raw, key) = self.raw_with_key(id).await?;
         match parsed {
             Ok(Parsed::Mail(mut mail)) => {
                 let mut attachments = Vec::new();
                 for file in std::mem::take(&mut mail.attachments) {
-                    attachments.push(self.attach(file).await?);
+                    attachments.push(self.attach(file, key).await?);
                 }
                 self.once(id, move |desk| file_mail(desk, id, &raw, &mail, &attachments)).await
             }
@@ -52,7 +53,7 @@ impl Inbox {
             }
             Ok(Parsed::Voicemail(mut voicemail)) => {
                 let audio = match voicemail.audio.take() {
-                    Some(wav) => Some(self.shared.store.deposit(wav).await?),
+                    Some(wav) => Some(self.shared.store.deposit(wav, key).await?),
                     None => None,
                 };
                 self.once(id, move |desk| file_voicemail(desk, id, &raw, &voicemail, audio.as_ref())).await
@@ -77,14 +78,14 @@ impl Inbox {
         .await
     }
 
-    /// Makes a file's bytes durable.
-    pub(super) async fn attach(&self, file: ParsedFile) -> Result<Attachment, InboxError> {
+    /// Makes a file's bytes durable, under the data key of the message that it is on.
+    pub(super) async fn attach(&self, file: ParsedFile, key: DataKey) -> Result<Attachment, InboxError> {
         Ok(Attachment {
             id: AttachmentId::new(self.clock().now(), random()),
             name: file.name,
             media_type: file.media_type,
             content_id: file.content_id,
-            content: self.shared.store.deposit(file.bytes).await?,
+            content: self.shared.store.deposit(file.bytes, key).await?,
         })
     }
 
@@ -126,7 +127,8 @@ impl Arrival<'_> {
             category: self.category,
             entry: Entry::Inbound(Box::new(inbound)),
         };
-        desk.append(&mut conversation, &message)?;
+        let key = desk.txn.data_key_of(&schema::RAWS, &self.raw)?.ok_or(InboxError::NotFound)?;
+        desk.append(&mut conversation, &message, Some(key))?;
         if conversation.resolved_at.is_some() {
             conversation.resolved_at = None;
             desk.note_event(&mut conversation, None, self.category, Event::Reopened)?;
@@ -267,6 +269,7 @@ fn note_second_copy(
             first.remarks.push(remark);
         }
         desk.save_message(&message)?;
+        desk.txn.put(&schema::MORE_RAWS, &(message.id, raw), &())?;
         desk.audit(Actor::Line(record.line.clone()), Action::Filed, [raw.0, message.id.0], Outcome::Done)?;
         return Ok(true);
     }

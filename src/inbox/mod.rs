@@ -5,6 +5,7 @@
 
 mod board;
 mod desk;
+mod drafts;
 mod file;
 mod outbox;
 mod people;
@@ -178,8 +179,8 @@ impl Inbox {
                 noted: Mutex::default(),
             }),
         };
-        inbox.note_findings().await?;
-        inbox.reconcile_outbox().await?;
+        let damaged = inbox.note_findings().await?;
+        inbox.reconcile_outbox(damaged).await?;
         Ok(inbox)
     }
 

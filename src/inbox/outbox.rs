@@ -1,7 +1,7 @@
 //! The durable outbox (requirements X9): the intent is written before the first byte leaves, and a send that may have
 //! happened is never repeated by itself.
 
-use super::{Inbox, InboxError, desk::Desk, file, reports, texts};
+use super::{Inbox, InboxError, desk::Desk, drafts, file, reports, texts};
 use crate::{
     model::{
         address::{Address, PhoneNumber},
@@ -19,6 +19,7 @@ use crate::{
     },
     store::{
         Records, StoreError,
+        data_keys::DataKey,
         engine::Direction,
         schema::{self, OutboxRow, TextBudget},
         seal::random,
@@ -120,13 +121,14 @@ fn take_back(
     Ok(())
 }
 
-/// Queues a new outbound message and gives it to the conversation.
+/// Queues a new outbound message under its data key and gives it to the conversation.
 pub(super) fn queue(
     desk: &mut Desk<'_, '_>,
     conversation: &mut Conversation,
     category: Category,
     outbound: OutboundMessage,
     due_at: Timestamp,
+    key: DataKey,
 ) -> Result<MessageId, InboxError> {
     let id = desk.new_message_id();
     desk.txn.put(&schema::OUTBOX, &id, &new_row(conversation.id, &outbound, due_at))?;
@@ -135,7 +137,7 @@ pub(super) fn queue(
     }
     let entry = Entry::Outbound(Box::new(outbound));
     let message = Message { id, conversation: conversation.id, at: desk.now(), category, entry };
-    desk.append(conversation, &message)?;
+    desk.append(conversation, &message, Some(key))?;
     desk.wake_jobs();
     Ok(id)
 }
@@ -165,7 +167,8 @@ pub(super) fn queue_automatic_text(
         references: Vec::new(),
         parts: Vec::new(),
     };
-    let id = queue(desk, conversation, Category::Uncategorised, outbound, due_at)?;
+    let key = desk.txn.new_data_key()?;
+    let id = queue(desk, conversation, Category::Uncategorised, outbound, due_at, key)?;
     Ok(desk.audit(Actor::Daemon, Action::Queued, [id.0, conversation.id.0], Outcome::Done)?)
 }
 
@@ -326,9 +329,8 @@ impl Inbox {
 
     /// After a start: every hand-over that has no end may have happened, or not. Where the journal has lost something,
     /// that may be what a send left behind, so nothing that waits leaves by itself.
-    pub(super) async fn reconcile_outbox(&self) -> Result<(), InboxError> {
+    pub(super) async fn reconcile_outbox(&self, doubtful: bool) -> Result<(), InboxError> {
         let inbox = self.clone();
-        let doubtful = !self.store_findings().damage.is_empty();
         self.recover(doubtful, move |row| {
             doubtful || row.handing_over || !inbox.practice().lines.contains_key(&row.line)
         })
@@ -372,7 +374,7 @@ impl Inbox {
                 draft.subject.clone_from(&outbound.subject);
                 draft.way = Some((outbound.channel, outbound.line.clone()));
                 draft.cc = Some(outbound.cc.iter().filter_map(|r| r.address.email().cloned()).collect());
-                desk.txn.put(&schema::DRAFTS, &key, &draft)?;
+                drafts::came_back(desk, key, id, &draft)?;
             }
             take_back(desk, &mut message, &mut conversation, None)?;
             desk.note_event(&mut conversation, Some(&who), category, Event::SendUndone)?;

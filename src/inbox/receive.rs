@@ -11,6 +11,7 @@ use crate::{
     },
     store::{
         Records, StoreError,
+        data_keys::DataKey,
         schema::{self, Filing, Known, RawRecord},
     },
 };
@@ -43,9 +44,11 @@ impl Inbox {
         hash.update(raw.line.as_str().as_bytes());
         raw.parts.iter().for_each(|part| hash.update(&part.bytes));
         let same_bytes = self.shared.store.lookup("mail bytes", hash.finish().as_ref());
+        // The message that this becomes keeps the key.
+        let key = self.shared.store.new_data_key().await?;
         let mut parts = Vec::new();
         for part in raw.parts {
-            parts.push((part.name, self.shared.store.deposit(part.bytes).await?));
+            parts.push((part.name, self.shared.store.deposit(part.bytes, key).await?));
         }
         let now = self.clock().now();
         let id = RawId::new(now, self.shared.order.next(now));
@@ -73,7 +76,8 @@ impl Inbox {
                     desk.txn.put(&schema::MAIL_BYTES, &same_bytes, &id)?;
                 }
                 desk.txn.put(&schema::SOURCES, &lookup, &Known::Stored(id))?;
-                desk.txn.put(&schema::RAWS, &id, &record)?;
+                desk.txn.put_under(key, &schema::RAWS, &id, &record)?;
+                desk.keep_blobs(record.parts.iter().map(|(_, content)| content))?;
                 desk.txn.put(&schema::TO_FILE, &id, &Filing::default())?;
                 desk.audit(actor, Action::Received, [id.0], Outcome::Done)?;
                 desk.wake_jobs();
@@ -106,6 +110,17 @@ impl Inbox {
             parts.push(RawPart { name, bytes: self.shared.store.content(content).await? });
         }
         Ok((record.format, parts))
+    }
+
+    /// A raw item and the data key that it is under.
+    pub(super) async fn raw_with_key(&self, id: RawId) -> Result<(RawRecord, DataKey), InboxError> {
+        self.shared
+            .store
+            .read::<_, InboxError>(move |r| {
+                let record = r.get(&schema::RAWS, &id)?.ok_or(InboxError::NotFound)?;
+                Ok((record, r.data_key_of(&schema::RAWS, &id)?.ok_or(InboxError::NotFound)?))
+            })
+            .await
     }
 
     pub(super) async fn raw_record(&self, id: RawId) -> Result<RawRecord, InboxError> {

@@ -119,11 +119,16 @@ pub(super) fn file_text(
         first_at: desk.now(),
         from: text.from.clone(),
         raw,
+        more_raws: Vec::new(),
         message: None,
         parts: Vec::new(),
     });
+    if set.raw != raw {
+        set.more_raws.push(raw);
+    }
     let actor = Actor::Line(record.line.clone());
     if set.parts.iter().any(|(known, _)| known.number == part.number) {
+        save_parts(desk, &lookup, &set)?;
         return Ok(desk.audit(actor, Action::Filed, [raw.0], Outcome::Done)?);
     }
     set.parts.push((part, text.content.clone()));
@@ -152,7 +157,19 @@ pub(super) fn file_text(
         }
         None => desk.audit(actor, Action::Filed, [raw.0], Outcome::Done)?,
     }
-    Ok(desk.txn.put(&schema::TEXT_PARTS, &lookup, &set)?)
+    save_parts(desk, &lookup, &set)
+}
+
+/// Keeps what has come of a text, under the data key of its first part; once it is shown, its message knows all its raw
+/// items, so that it can be shredded as a whole.
+fn save_parts(desk: &mut Desk<'_, '_>, lookup: &Lookup, set: &PartSet) -> Result<(), InboxError> {
+    let key = desk.txn.data_key_of(&schema::RAWS, &set.raw)?.ok_or(InboxError::NotFound)?;
+    if let Some((_, message)) = set.message {
+        for raw in &set.more_raws {
+            desk.txn.put(&schema::MORE_RAWS, &(message, *raw), &())?;
+        }
+    }
+    Ok(desk.txn.put_under(key, &schema::TEXT_PARTS, lookup, set)?)
 }
 
 /// How many parts are missing of how many.
@@ -345,7 +362,7 @@ impl Inbox {
             let is_late = set.message.is_none() && now.ms_since(set.first_at) >= SHOW_PARTS_AFTER_MS;
             if is_late {
                 set.message = show_incomplete(desk, &set)?;
-                desk.txn.put(&schema::TEXT_PARTS, &lookup, &set)?;
+                save_parts(desk, &lookup, &set)?;
             }
             if is_over(&set, now) {
                 desk.txn.delete(&schema::TEXT_PARTS, &lookup);

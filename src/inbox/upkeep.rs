@@ -6,7 +6,7 @@ use super::{Inbox, InboxError};
 use crate::{
     model::{
         audit::{Action, Actor, Outcome},
-        health::StoreFindings,
+        health::{StoreDamage, StoreFindings},
         line::LineId,
         time::Timestamp,
     },
@@ -23,22 +23,40 @@ impl Inbox {
         self.shared.store.findings()
     }
 
-    /// Keeps what the store has found since it was last noted, so that it is still known after the next start.
-    pub async fn note_findings(&self) -> Result<(), InboxError> {
+    /// Keeps what the store has found since it was last noted, so that staff and the next start know. Gives whether
+    /// there is damage that was not known.
+    pub async fn note_findings(&self) -> Result<bool, InboxError> {
         let found = self.store_findings();
-        let known =
+        let noted =
             std::mem::replace(&mut *self.shared.noted.lock().unwrap_or_else(PoisonError::into_inner), found.clone());
-        if known == found {
-            return Ok(());
+        if noted == found {
+            return Ok(false);
         }
+        let new = self
+            .shared
+            .store
+            .read::<_, StoreError>(move |reader| {
+                let known = reader.list(&schema::REPAIRS, &(), Direction::Ascending, None, usize::MAX)?;
+                let is_known = |damage: &StoreDamage| {
+                    known.iter().any(|(_, repair)| repair.damage.iter().any(|other| other.is_same_place(damage)))
+                };
+                let damage = found.damage.iter().filter(|damage| !is_known(damage)).cloned().collect();
+                Ok(StoreFindings { damage, ..found })
+            })
+            .await?;
+        if new.is_empty() {
+            return Ok(false);
+        }
+        let damaged = !new.damage.is_empty();
         self.change(move |desk| {
-            let outcome = if found.damage.is_empty() { Outcome::Done } else { Outcome::Failed };
-            let messages = found.damage.iter().flat_map(|damage| damage.messages.iter().map(|message| message.0));
+            let outcome = if damaged { Outcome::Failed } else { Outcome::Done };
+            let messages = new.damage.iter().flat_map(|damage| damage.messages.iter().map(|message| message.0));
             let objects: Vec<u128> = messages.collect();
-            desk.txn.put(&schema::REPAIRS, &desk.now(), &found)?;
+            desk.txn.put(&schema::REPAIRS, &desk.now(), &new)?;
             Ok(desk.audit(Actor::Daemon, Action::Repaired, objects, outcome)?)
         })
-        .await
+        .await?;
+        Ok(damaged)
     }
 
     /// When the store last repaired itself or found damage, and what.

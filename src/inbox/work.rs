@@ -1,6 +1,6 @@
 //! What staff do to a conversation: assign, note, resolve, categorise, draft and reply.
 
-use super::{Inbox, InboxError, desk::Desk, file::voicemail_lookup, outbox, texts};
+use super::{Inbox, InboxError, desk::Desk, drafts, file::voicemail_lookup, outbox, texts};
 use crate::{
     model::{
         address::{Address, EmailAddress},
@@ -177,10 +177,11 @@ impl Inbox {
                 category: category_here(desk, &who, &conversation)?,
                 entry: Entry::Note { author: who.staff, text: text.clone() },
             };
-            desk.append(&mut conversation, &message)?;
+            let key = desk.txn.new_data_key()?;
+            desk.append(&mut conversation, &message, Some(key))?;
             if let Some(mut draft) = desk.txn.read(&schema::DRAFTS, &(who.staff, id))? {
                 draft.note.clear();
-                keep_draft(desk, &who, id, &draft)?;
+                drafts::became(desk, (who.staff, id), message.id, &draft)?;
             }
             desk.audit(&who, Action::Noted, [id.0, message.id.0], Outcome::Done)?;
             desk.save_conversation(conversation)?;
@@ -274,7 +275,7 @@ impl Inbox {
             desk.visible_conversation(&who, id)?;
             let mut draft = draft.clone();
             draft.saved_at = desk.now();
-            keep_draft(desk, &who, id, &draft)?;
+            drafts::keep(desk, (who.staff, id), &draft)?;
             desk.audit(&who, Action::Drafted, [id.0], Outcome::Done)?;
             Ok(draft.saved_at)
         })
@@ -297,9 +298,10 @@ impl Inbox {
             check_cursor(&conversation, &early, cursor)
         })
         .await?;
+        let key = self.shared.store.new_data_key().await?;
         let mut attachments = Vec::new();
         for file in files {
-            attachments.push(self.attach(file).await?);
+            attachments.push(self.attach(file, key).await?);
         }
         let (asking, who) = (who, who.clone());
         let undo_ms = self.practice().undo_ms;
@@ -309,7 +311,7 @@ impl Inbox {
             let category = category_here(desk, &who, &conversation)?;
             let due_at = desk.now().plus_ms(undo_ms);
             let outbound = compose(desk, &who, &conversation, &reply, line.channel, &attachments, due_at)?;
-            let message = outbox::queue(desk, &mut conversation, category, outbound, due_at)?;
+            let message = outbox::queue(desk, &mut conversation, category, outbound, due_at, key)?;
             let waited = conversation.visible(who.sees());
             let answers = waited.filter_map(|s| Some((s.category, s.waiting_since?))).collect();
             conversation.answered(who.sees());
@@ -318,7 +320,7 @@ impl Inbox {
                 draft.text.clear();
                 draft.subject = None;
                 draft.cc = None;
-                keep_draft(desk, &who, conversation.id, &draft)?;
+                drafts::became(desk, (who.staff, conversation.id), message, &draft)?;
             }
             desk.audit(&who, Action::Queued, [message.0, conversation.id.0], Outcome::Done)?;
             let resolves = reply.resolve && conversation.is_open() && resolve(desk, &who, &mut conversation)?;
@@ -387,14 +389,6 @@ fn set_heard(desk: &mut Desk<'_, '_>, id: MessageId, now_heard: Heard) -> Result
     desk.audit(Actor::Daemon, Action::MarkedHeard, [id.0], Outcome::Done)?;
     let conversation = desk.conversation(message.conversation)?;
     Ok(desk.save_conversation(conversation)?)
-}
-
-fn keep_draft(desk: &mut Desk<'_, '_>, who: &Who, id: ConversationId, draft: &Draft) -> Result<(), StoreError> {
-    if draft.text.trim().is_empty() && draft.note.trim().is_empty() {
-        desk.txn.delete(&schema::DRAFTS, &(who.staff, id));
-        return Ok(());
-    }
-    desk.txn.put(&schema::DRAFTS, &(who.staff, id), draft)
 }
 
 fn check_cursor(conversation: &Conversation, who: &Who, cursor: u64) -> Result<(), InboxError> {

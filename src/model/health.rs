@@ -52,6 +52,13 @@ pub struct StoreDamage {
     pub others: usize,
 }
 
+impl StoreDamage {
+    /// Whether it is the same damage, though one may know more about it than the other.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        (&self.what, self.commits) == (&other.what, other.commits)
+    }
+}
+
 impl StoreFindings {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -74,6 +74,7 @@ id!(/** A person who works here. Never reused. */ StaffId);
 id!(/** A raw item as a channel delivered it. */ RawId);
 id!(/** A sealed file beside the database: raw mail, audio, an attachment. */ BlobId);
 id!(/** A file that staff or a sender attached. */ AttachmentId);
+id!(/** What proves that messages were shredded. */ CertificateId);
 id!(/** A logged-in browser. */ SessionId);
 id!(/** A bearer token of the API. */ TokenId);
 

@@ -202,6 +202,17 @@ impl Message {
     }
 }
 
+impl Message {
+    /// The bytes that it carries beside its words: files, and the audio of a voicemail.
+    pub fn contents(&self) -> impl Iterator<Item = &Content> {
+        let audio = match self.inbound().map(|inbound| &inbound.detail) {
+            Some(InboundDetail::Voicemail { audio, .. }) => audio.as_ref(),
+            _ => None,
+        };
+        self.attachments().iter().map(|attachment| &attachment.content).chain(audio)
+    }
+}
+
 /// The first `limit` characters on one line, for lists.
 pub fn preview(text: &str, limit: usize) -> String {
     let mut short = String::new();

@@ -1,13 +1,19 @@
 //! Blobs: what is too large for a record (raw mail, audio, attachments) as sealed files of their own.
 //!
 //! ```text
-//! file  = "FDBLOB01" record-length:u16 sealed-data-key length:u64 chunk*
+//! file  = "FDBLOB02" record-length:u16 sealed(file-key:[32] length:u64) chunk*
 //! chunk = nonce:[12] ciphertext (64 KiB, the last one shorter) tag:[16]
 //! ```
 //!
-//! Each file has a random data key, wrapped by the epoch's key. A chunk's additional data are install id, blob id,
-//! chunk number and whether it is the last, so chunks cannot be swapped, dropped or cut off. A file is written under a
-//! temporary name, synced, renamed, and its directory synced, before any record may name it.
+//! Each file has a random key, sealed like a record: under the data key of the message that it belongs to, so that it
+//! is shredded with it, or under the epoch. Zeros fill the bytes up to a [padded length](padded_len); the true one is
+//! sealed. A chunk's additional data are install id, blob id, chunk number and whether it is the last, so chunks cannot
+//! be swapped, dropped or cut off. A file is written under a temporary name, synced, renamed, and its directory synced,
+//! before any record may name it.
+//!
+//! Which files are named by some record stands in the table [`BLOBS`](super::schema::BLOBS). A process that ends between
+//! writing a file and committing the record leaves a file without a row there, which a [sweep](super::Store::sweep_blobs)
+//! removes.
 
 use std::{
     fs::{self, File},
@@ -19,16 +25,20 @@ use std::{
 
 use ring::aead::LessSafeKey;
 
+use zeroize::Zeroizing;
+
 use super::{
-    keys::Keyring,
+    data_keys::DataKey,
+    pack::padded_len,
     seal::{Place, Secret, aead, open_with, random, seal_with},
+    vault::{SealError, Vault},
 };
 use crate::model::{ids::BlobId, time::Timestamp};
 
-const MAGIC: &[u8; 8] = b"FDBLOB01";
+const MAGIC: &[u8; 8] = b"FDBLOB02";
 const CHUNK_BYTES: u64 = 64 << 10;
 const SEAL_BYTES: u64 = 12 + 16;
-/// Table number that binds a wrapped data key; no table of records has it.
+/// Table number that binds a file's key; no table of records has it.
 const KEY_TABLE: u8 = 0xff;
 
 #[derive(Debug, thiserror::Error)]
@@ -39,16 +49,18 @@ pub enum BlobError {
     Read { id: BlobId, source: io::Error },
     #[error("blob {id} is damaged")]
     Damaged { id: BlobId },
+    #[error("the key of blob {id} is not to be had")]
+    Key { id: BlobId, source: SealError },
 }
 
 pub struct Blobs {
     directory: PathBuf,
-    keys: Arc<Keyring>,
+    vault: Arc<Vault>,
 }
 
 impl Blobs {
     /// Opens the directory and removes files whose writing was cut off: no record names them.
-    pub fn open(directory: &Path, keys: Arc<Keyring>) -> io::Result<Self> {
+    pub fn open(directory: &Path, vault: Arc<Vault>) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         for shard in fs::read_dir(directory)? {
             let shard = shard?.path();
@@ -61,7 +73,7 @@ impl Blobs {
                 }
             }
         }
-        Ok(Self { directory: directory.to_owned(), keys })
+        Ok(Self { directory: directory.to_owned(), vault })
     }
 
     /// Files are spread over 256 directories by the random end of their id.
@@ -70,15 +82,15 @@ impl Blobs {
     }
 
     fn chunk_aad(&self, id: BlobId, number: u64, last: bool) -> Vec<u8> {
-        let mut aad = self.keys.install().to_vec();
+        let mut aad = self.vault.keyring.install().to_vec();
         aad.extend_from_slice(&id.0.to_be_bytes());
         aad.extend_from_slice(&number.to_be_bytes());
         aad.push(u8::from(last));
         aad
     }
 
-    /// Seals `bytes` into a new file that is durable on return.
-    pub fn write(&self, now: Timestamp, bytes: &[u8]) -> Result<BlobId, BlobError> {
+    /// Seals `bytes` into a new file that is durable on return: under a data key, or else under the current epoch.
+    pub fn write(&self, now: Timestamp, key: Option<DataKey>, bytes: &[u8]) -> Result<BlobId, BlobError> {
         let id = BlobId::new(now, random());
         let path = self.path(id);
         let write = |source| BlobError::Write { id, source };
@@ -87,28 +99,55 @@ impl Blobs {
             fs::create_dir_all(shard).map_err(write)?;
             File::open(&self.directory).and_then(|dir| dir.sync_all()).map_err(write)?;
         }
-        self.keys.reserve(1).map_err(|error| write(io::Error::other(error)))?;
+        let secret = Secret::random();
+        let head = Zeroizing::new([secret.0.as_slice(), &(bytes.len() as u64).to_be_bytes()].concat());
+        let record = self.vault.seal(place(&id.0.to_be_bytes()), key, false, &head);
+        let record = record.map_err(|source| BlobError::Key { id, source })?;
+        let file_key = aead(&secret);
         let new = path.with_extension("new");
         let mut file = io::BufWriter::with_capacity(256 << 10, File::create_new(&new).map_err(write)?);
-        let secret = Secret::random();
-        let key = aead(&secret);
-        let record = self.keys.seal(Place { table: KEY_TABLE, key: &id.0.to_be_bytes(), schema_version: 1 }, &secret.0);
         file.write_all(MAGIC).map_err(write)?;
         file.write_all(&(record.len() as u16).to_be_bytes()).map_err(write)?;
         file.write_all(&record).map_err(write)?;
-        file.write_all(&(bytes.len() as u64).to_be_bytes()).map_err(write)?;
-        let chunks = chunk_count(bytes.len() as u64);
+        let padded = padded_len(bytes.len() as u64);
+        let chunks = chunk_count(padded);
         for number in 0..chunks {
-            let start = (number * CHUNK_BYTES) as usize;
+            let start = bytes.len().min((number * CHUNK_BYTES) as usize);
             let end = bytes.len().min(start + CHUNK_BYTES as usize);
+            let mut chunk = bytes[start..end].to_vec();
+            chunk.resize((padded - number * CHUNK_BYTES).min(CHUNK_BYTES) as usize, 0);
             let aad = self.chunk_aad(id, number, number + 1 == chunks);
-            file.write_all(&seal_with(&key, &aad, &bytes[start..end])).map_err(write)?;
+            file.write_all(&seal_with(&file_key, &aad, &chunk)).map_err(write)?;
         }
         let file = file.into_inner().map_err(|error| write(error.into_error()))?;
         file.sync_all().map_err(write)?;
         fs::rename(&new, &path).map_err(write)?;
         File::open(shard).and_then(|dir| dir.sync_all()).map_err(write)?;
         Ok(id)
+    }
+
+    /// Removes a file that no record names any more. Whether that survives a power cut does not matter.
+    pub fn remove(&self, id: BlobId) -> Result<(), BlobError> {
+        match fs::remove_file(self.path(id)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(BlobError::Write { id, source }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The files that were made before `limit`.
+    pub fn made_before(&self, limit: Timestamp) -> io::Result<Vec<BlobId>> {
+        let mut found = Vec::new();
+        for shard in fs::read_dir(&self.directory)? {
+            let shard = shard?.path();
+            if !shard.is_dir() {
+                continue;
+            }
+            for file in fs::read_dir(shard)? {
+                let id = file?.file_name().to_str().and_then(|name| name.parse::<BlobId>().ok());
+                found.extend(id.filter(|id| id.made_at() < limit));
+            }
+        }
+        Ok(found)
     }
 
     /// Reads and checks the whole blob.
@@ -137,29 +176,32 @@ impl Blobs {
         }
         let mut record = vec![0; u16::from_be_bytes([head[8], head[9]]) as usize];
         file.read_exact(&mut record).map_err(|_| damaged())?;
-        let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(|_| damaged())?;
-        let length = u64::from_be_bytes(length);
-        let place = Place { table: KEY_TABLE, key: &id.0.to_be_bytes(), schema_version: 1 };
-        let secret = self.keys.open_record(place, &record).map_err(|_| damaged())?;
-        let secret = Secret(secret.try_into().map_err(|_| damaged())?);
-        let start = (10 + record.len() + 8) as u64;
-        let whole = chunk_count(length).checked_mul(SEAL_BYTES).and_then(|seals| seals.checked_add(length));
+        let (_, sealed) = match self.vault.open_record(place(&id.0.to_be_bytes()), &record) {
+            Err(SealError::DoesNotOpen(_)) => return Err(damaged()),
+            opened => opened.map_err(|source| BlobError::Key { id, source })?,
+        };
+        let sealed = Zeroizing::new(sealed);
+        let (secret, length) = sealed.split_first_chunk::<32>().ok_or_else(damaged)?;
+        let length = u64::from_be_bytes(length.try_into().map_err(|_| damaged())?);
+        let start = (10 + record.len()) as u64;
+        let padded = padded_len(length);
+        let whole = chunk_count(padded).checked_mul(SEAL_BYTES).and_then(|seals| seals.checked_add(padded));
         if whole.and_then(|whole| whole.checked_add(start)) != Some(found) {
             return Err(damaged());
         }
-        Ok(Reader { id, file, key: aead(&secret), start, length })
+        Ok(Reader { id, file, key: aead(&Secret(*secret)), start, length })
     }
 
     fn read_chunks(&self, mut reader: Reader, range: Range<u64>) -> Result<Vec<u8>, BlobError> {
         let id = reader.id;
         let read = |source| BlobError::Read { id, source };
-        let chunks = chunk_count(reader.length);
+        let padded = padded_len(reader.length);
+        let chunks = chunk_count(padded);
         let (first, end) = (range.start / CHUNK_BYTES, range.end.div_ceil(CHUNK_BYTES).max(1));
         reader.file.seek(SeekFrom::Start(reader.start + first * (CHUNK_BYTES + SEAL_BYTES))).map_err(read)?;
         let mut plain = Vec::with_capacity((range.end - range.start) as usize);
         for number in first..end.min(chunks) {
-            let bytes = (reader.length - number * CHUNK_BYTES).min(CHUNK_BYTES);
+            let bytes = (padded - number * CHUNK_BYTES).min(CHUNK_BYTES);
             let mut sealed = vec![0; (bytes + SEAL_BYTES) as usize];
             reader.file.read_exact(&mut sealed).map_err(read)?;
             let aad = self.chunk_aad(id, number, number + 1 == chunks);
@@ -180,9 +222,12 @@ struct Reader {
     length: u64,
 }
 
-/// An empty blob has one empty chunk, so that even its emptiness is sealed.
-fn chunk_count(length: u64) -> u64 {
-    length.div_ceil(CHUNK_BYTES).max(1)
+fn chunk_count(padded: u64) -> u64 {
+    padded.div_ceil(CHUNK_BYTES)
+}
+
+fn place(key: &[u8]) -> Place<'_> {
+    Place { table: KEY_TABLE, key, schema_version: 1 }
 }
 
 #[cfg(test)]
@@ -192,8 +237,8 @@ mod tests {
 
     fn blobs() -> (tempfile::TempDir, Blobs) {
         let dir = tempfile::tempdir().unwrap();
-        let keys = Arc::new(Keyring::open_or_create(&dir.path().join("keyring"), &Kek::random()).unwrap());
-        let blobs = Blobs::open(&dir.path().join("blobs"), keys).unwrap();
+        let vault = Arc::new(Vault::open(dir.path(), &Kek::random()).unwrap());
+        let blobs = Blobs::open(&dir.path().join("blobs"), vault).unwrap();
         (dir, blobs)
     }
 
@@ -203,7 +248,7 @@ mod tests {
         let chunk = CHUNK_BYTES as usize;
         for length in [0, 1, chunk - 1, chunk, chunk + 1, 3 * chunk + 17] {
             let bytes: Vec<u8> = (0..length).map(|i| (i * 31 % 251) as u8).collect();
-            let id = blobs.write(Timestamp::from_millis(5), &bytes).unwrap();
+            let id = blobs.write(Timestamp::from_millis(5), None, &bytes).unwrap();
             assert_eq!(blobs.read(id).unwrap(), bytes);
             for range in [0..0, 0..1, 5..9, chunk - 2..chunk + 3, 0..length, length..length + 9, 9..4 * chunk] {
                 let want = &bytes[range.start.min(length)..range.end.min(length).max(range.start.min(length))];
@@ -217,8 +262,8 @@ mod tests {
     fn a_changed_cut_or_swapped_blob_does_not_open() {
         let (_dir, blobs) = blobs();
         let bytes = vec![7; CHUNK_BYTES as usize + 100];
-        let id = blobs.write(Timestamp::from_millis(5), &bytes).unwrap();
-        let other = blobs.write(Timestamp::from_millis(5), &bytes).unwrap();
+        let id = blobs.write(Timestamp::from_millis(5), None, &bytes).unwrap();
+        let other = blobs.write(Timestamp::from_millis(5), None, &bytes).unwrap();
         let good = fs::read(blobs.path(id)).unwrap();
         for at in (0..good.len()).step_by(997).chain(good.len() - 20..good.len()).chain(0..120) {
             let mut bad = good.clone();
@@ -232,5 +277,26 @@ mod tests {
         }
         fs::copy(blobs.path(other), blobs.path(id)).unwrap();
         assert!(blobs.read(id).is_err());
+    }
+
+    /// Its length shows only rounded, and with its message's key it is gone.
+    #[test]
+    fn a_blob_hides_its_length_and_goes_with_its_key() {
+        let (_dir, blobs) = blobs();
+        let key = blobs.vault.data_keys.new_key().unwrap();
+        let size = |length: usize| {
+            let id = blobs.write(Timestamp::from_millis(5), Some(key), &vec![1; length]).unwrap();
+            (id, fs::metadata(blobs.path(id)).unwrap().len())
+        };
+        let ((id, one), (_, other)) = (size(100_001), size(100_300));
+        assert_eq!(one, other);
+        assert_eq!(blobs.read(id).unwrap().len(), 100_001);
+        assert_eq!(blobs.made_before(Timestamp::from_millis(5)).unwrap(), []);
+        assert_eq!(blobs.made_before(Timestamp::from_millis(6)).unwrap().len(), 2);
+        blobs.vault.data_keys.shred(&[key]).unwrap();
+        assert!(matches!(blobs.read(id), Err(BlobError::Key { .. })));
+        blobs.remove(id).unwrap();
+        blobs.remove(id).unwrap();
+        assert!(matches!(blobs.read(id), Err(BlobError::Read { .. })));
     }
 }

@@ -4,14 +4,18 @@
 //! waits together is made durable by one sync. Reads see durable state only.
 
 pub mod blobs;
+pub mod data_keys;
 pub mod engine;
+pub mod keyring;
 pub mod keys;
+mod pack;
 mod records;
 pub mod schema;
 pub mod seal;
 pub mod table;
 #[cfg(test)]
 mod tests;
+pub mod vault;
 mod writer;
 
 use std::{
@@ -25,10 +29,12 @@ use tokio::sync::{oneshot, watch};
 pub use self::records::{Reader, Records, Txn};
 use self::{
     blobs::{BlobError, Blobs},
+    data_keys::DataKey,
     engine::{Engine, EngineError, Limits, Progress, Sequence, Tidied, durable::Durable},
-    keys::{Kek, KeyError, Keyring},
+    keys::Kek,
     schema::Lookup,
     table::{Key, Table},
+    vault::{SealError, Vault},
     writer::{Order, Request},
 };
 use crate::{
@@ -44,11 +50,14 @@ pub enum StoreError {
     #[error("the store failed")]
     Engine(#[from] EngineError),
     #[error("the store's keys failed")]
-    Keys(#[from] KeyError),
+    Keys(#[from] SealError),
     #[error("a sealed file failed")]
     Blob(#[from] BlobError),
     #[error("a record of table {table} does not open")]
-    Sealed { table: &'static str },
+    Sealed { table: &'static str, source: SealError },
+    /// On purpose.
+    #[error("a record of table {table} was shredded with data key {}", key.0)]
+    Shredded { table: &'static str, key: DataKey },
     #[error("a record of table {table} has an unknown shape")]
     Shape { table: &'static str },
     #[error("cannot use the directory {path}")]
@@ -64,8 +73,8 @@ pub enum StoreError {
 
 struct Inner {
     engine: Arc<dyn Engine>,
-    keys: Arc<Keyring>,
-    blobs: Blobs,
+    vault: Arc<Vault>,
+    blobs: Arc<Blobs>,
     clock: Clock,
     /// Turns true when the process has to end and come back by replay.
     failed: watch::Sender<bool>,
@@ -73,8 +82,14 @@ struct Inner {
 }
 
 impl Inner {
-    fn new(engine: Arc<dyn Engine>, keys: Arc<Keyring>, blobs: Blobs, clock: Clock, lock: Option<fs::File>) -> Self {
-        Self { engine, keys, blobs, clock, failed: watch::Sender::new(false), _lock: lock }
+    fn new(
+        engine: Arc<dyn Engine>,
+        vault: Arc<Vault>,
+        blobs: Arc<Blobs>,
+        clock: Clock,
+        lock: Option<fs::File>,
+    ) -> Self {
+        Self { engine, vault, blobs, clock, failed: watch::Sender::new(false), _lock: lock }
     }
 
     /// After an error that only a new start mends, nothing more is written.
@@ -83,6 +98,17 @@ impl Inner {
             self.failed.send_replace(true);
         }
     }
+}
+
+/// Makes a directory that a power cut does not take away again.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Under systemd the parent may belong to others, and then the directory was there before.
+    fs::File::open(parent).and_then(|parent| parent.sync_all()).or_else(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => Ok(()),
+        _ => Err(error),
+    })
 }
 
 /// A handle on the open store; clones share it.
@@ -108,23 +134,23 @@ impl Store {
         progress: &dyn Fn(Progress),
     ) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Directory { path: directory.to_owned(), source };
-        fs::create_dir_all(directory).map_err(failed)?;
+        make_directory(directory).map_err(failed)?;
         let lock = fs::File::create(directory.join("lock")).map_err(failed)?;
         if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(StoreError::InUse { path: directory.to_owned() });
         }
-        let keys = Arc::new(Keyring::open_or_create(&directory.join("keyring"), kek)?);
-        let blobs = Blobs::open(&directory.join("blobs"), keys.clone()).map_err(failed)?;
-        let engine = Durable::open(directory, keys.journal_key(), limits, progress)?;
-        Ok(Self::start(Inner::new(Arc::new(engine), keys, blobs, clock, Some(lock))))
+        let vault = Arc::new(Vault::open(directory, kek)?);
+        let blobs = Arc::new(Blobs::open(&directory.join("blobs"), vault.clone()).map_err(failed)?);
+        let engine = Durable::open(directory, vault.keyring.journal_key(), limits, progress)?;
+        Ok(Self::start(Inner::new(Arc::new(engine), vault, blobs, clock, Some(lock))))
     }
 
     /// A store over another engine, with its keys and blobs in `directory`.
     #[cfg(test)]
     pub fn over(engine: Arc<dyn Engine>, directory: &Path, clock: Clock) -> Self {
-        let keys = Arc::new(Keyring::open_or_create(&directory.join("keyring"), &Kek::random()).unwrap());
-        let blobs = Blobs::open(&directory.join("blobs"), keys.clone()).unwrap();
-        Self::start(Inner::new(engine, keys, blobs, clock, None))
+        let vault = Arc::new(Vault::open(directory, &Kek::random()).unwrap());
+        let blobs = Arc::new(Blobs::open(&directory.join("blobs"), vault.clone()).unwrap());
+        Self::start(Inner::new(engine, vault, blobs, clock, None))
     }
 
     fn start(inner: Inner) -> Self {
@@ -185,13 +211,19 @@ impl Store {
         }
     }
 
-    /// Makes bytes durable so that a record may name them.
-    pub async fn deposit(&self, bytes: Vec<u8>) -> Result<Content, StoreError> {
+    /// A key that nothing is sealed under yet, for a new message.
+    pub async fn new_data_key(&self) -> Result<DataKey, StoreError> {
+        self.read(|reader| Ok(reader.inner().vault.data_keys.new_key().map_err(SealError::from)?)).await
+    }
+
+    /// Makes bytes durable so that a record under the same key may name them. Whoever writes that record notes each blob
+    /// by [`Txn::keep_blob`].
+    pub async fn deposit(&self, bytes: Vec<u8>, key: DataKey) -> Result<Content, StoreError> {
         if bytes.len() <= MAX_INLINE_CONTENT_BYTES {
             return Ok(Content::Inline(bytes));
         }
         self.read(move |reader| {
-            let id = reader.inner().blobs.write(reader.inner().clock.now(), &bytes)?;
+            let id = reader.inner().blobs.write(reader.inner().clock.now(), Some(key), &bytes)?;
             Ok(Content::Blob { id, bytes: bytes.len() as u64 })
         })
         .await
@@ -224,7 +256,7 @@ impl Store {
 
     /// HMAC of a value for a look-up; `purpose` keeps tables apart.
     pub fn lookup(&self, purpose: &str, value: &[u8]) -> Lookup {
-        self.inner.keys.lookup(purpose, value)
+        self.inner.vault.keyring.lookup(purpose, value)
     }
 
     /// The number of the last commit, and a wake-up at each new one.

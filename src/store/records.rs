@@ -1,21 +1,23 @@
 //! Typed records: sealed on their way in, opened on their way out, and the transaction in which they change together.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{collections::BTreeMap, io, ops::Bound};
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     Inner, StoreError,
-    blobs::Blobs,
+    blobs::{BlobError, Blobs},
+    data_keys::{DataKey, DataKeyError},
     engine::{self, Direction, Precondition, Sequence, Versioned, prefix_range},
-    keys::Keyring,
-    schema::Lookup,
-    seal::Place,
+    pack::{pack, unpack},
+    schema::{self, Lookup},
+    seal::{Header, Place, Under},
     table::{Key, Table},
+    vault::{SealError, Vault},
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, model::ids::BlobId};
 
-/// A record larger than this goes into a sealed file of its own: sled spills values of 16,000 bytes and more into
+/// A packed value larger than this goes into a sealed file of its own: sled spills values of 16,000 bytes and more into
 /// files that it does not survive the loss of.
 const MAX_INLINE_BYTES: usize = 7 << 10;
 
@@ -33,7 +35,7 @@ pub trait Records {
 
     fn get<K: Key, V: DeserializeOwned>(&self, table: &Table<K, V>, key: &K) -> Result<Option<V>, StoreError> {
         let raw = raw_key(table, key);
-        self.raw_get(&raw)?.map(|value| self.sealer().open(table, &raw, &value)).transpose()
+        self.raw_get(&raw)?.map_or(Ok(None), |record| self.open_current(table, &raw, record))
     }
 
     /// Records whose key begins with `prefix`, in `direction`, after the key `after` where given.
@@ -45,6 +47,19 @@ pub trait Records {
         after: Option<&K>,
         limit: usize,
     ) -> Result<Vec<(K, V)>, StoreError> {
+        let all = self.list_each(table, prefix, direction, after, limit)?;
+        all.into_iter().map(|(key, value)| Ok((key, value?))).collect()
+    }
+
+    /// Like [`Records::list`], but a record that does not open leaves the others readable.
+    fn list_each<K: Key, V: DeserializeOwned>(
+        &self,
+        table: &Table<K, V>,
+        prefix: &impl Key,
+        direction: Direction,
+        after: Option<&K>,
+        limit: usize,
+    ) -> Result<Vec<(K, Result<V, StoreError>)>, StoreError> {
         let mut start = vec![table.number];
         prefix.encode(&mut start);
         let (mut low, mut high) = prefix_range(&start);
@@ -59,18 +74,62 @@ pub trait Records {
                 Direction::Descending => high = Bound::Excluded(after),
             }
         }
-        self.raw_scan((low, high), direction, limit)?
-            .into_iter()
-            .map(|(raw, value)| {
-                let key = table.key_of(&raw).ok_or(StoreError::Shape { table: table.name })?;
-                Ok((key, self.sealer().open(table, &raw, &value)?))
-            })
-            .collect()
+        let mut found = Vec::new();
+        for (raw, record) in self.raw_scan((low, high), direction, limit)? {
+            let key = table.key_of(&raw).ok_or(StoreError::Shape { table: table.name })?;
+            match self.open_current(table, &raw, record) {
+                Ok(Some(value)) => found.push((key, Ok(value))),
+                Ok(None) => {}
+                Err(error) => found.push((key, Err(error))),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Opens a record that was just read. The file of a spilled value may be gone by now because somebody replaced or
+    /// deleted the record: then what it has become counts.
+    #[doc(hidden)]
+    fn open_current<K, V: DeserializeOwned>(
+        &self,
+        table: &Table<K, V>,
+        raw: &[u8],
+        record: Vec<u8>,
+    ) -> Result<Option<V>, StoreError> {
+        match self.sealer().open(table, raw, &record) {
+            Err(StoreError::Blob(BlobError::Read { id, source })) if source.kind() == io::ErrorKind::NotFound => {
+                match self.raw_get(raw)? {
+                    None => Ok(None),
+                    Some(now) if now != record => self.sealer().open(table, raw, &now).map(Some),
+                    Some(_) => Err(BlobError::Read { id, source }.into()),
+                }
+            }
+            opened => opened.map(Some),
+        }
+    }
+
+    /// The data key that a record is sealed under; `None` where there is no record, or it is under an epoch.
+    fn data_key_of<K: Key, V>(&self, table: &Table<K, V>, key: &K) -> Result<Option<DataKey>, StoreError> {
+        let Some(record) = self.raw_get(&raw_key(table, key))? else { return Ok(None) };
+        match header_of(&record) {
+            Some(Header { under: Under::Data(key), .. }) => Ok(Some(key)),
+            Some(Header { under: Under::Epoch(_), .. }) => Ok(None),
+            None => Err(StoreError::Shape { table: table.name }),
+        }
+    }
+
+    /// Opens what [`Txn::seal_apart`] sealed.
+    fn open_apart<K: Key, V: DeserializeOwned>(
+        &self,
+        table: &Table<K, V>,
+        key: &K,
+        sealed: &[u8],
+    ) -> Result<V, StoreError> {
+        self.sealer().open(table, &raw_key(table, key), sealed)
     }
 
     /// HMAC of a value for a look-up; `purpose` keeps tables apart.
     fn lookup(&self, purpose: &str, value: &[u8]) -> Lookup {
-        self.sealer().keys.lookup(purpose, value)
+        self.sealer().vault.keyring.lookup(purpose, value)
     }
 }
 
@@ -80,31 +139,82 @@ fn raw_key<K: Key, V>(table: &Table<K, V>, key: &K) -> Vec<u8> {
     raw
 }
 
+/// What a record says about itself without any key: `schema-version:u8` stands before the sealed record.
+pub(super) fn header_of(record: &[u8]) -> Option<Header> {
+    Header::split(record.get(1..)?).ok().map(|(header, _)| header)
+}
+
+/// Whether a record is sealed under an epoch before `below`.
+pub(super) fn is_older(record: &[u8], below: u32) -> bool {
+    matches!(header_of(record), Some(Header { under: Under::Epoch(epoch), .. }) if epoch < below)
+}
+
 /// Turns values into sealed records and back.
 #[doc(hidden)]
 pub struct Sealer<'a> {
-    keys: &'a Keyring,
+    vault: &'a Vault,
     blobs: &'a Blobs,
     clock: &'a Clock,
 }
 
-/// The first byte of a record's plain text: the value itself, or the blob that holds it.
-const INLINE: u8 = 0;
-const SPILLED: u8 = 1;
+/// A record, and the blob that its value is in where it is too large to stand in the record.
+struct Sealed {
+    record: Vec<u8>,
+    blob: Option<BlobId>,
+}
 
 impl Sealer<'_> {
-    fn seal<K, V: Serialize>(&self, table: &Table<K, V>, raw_key: &[u8], value: &V) -> Result<Vec<u8>, StoreError> {
-        let mut plain =
-            postcard::to_extend(value, vec![INLINE]).map_err(|_| StoreError::Shape { table: table.name })?;
-        if plain.len() > MAX_INLINE_BYTES {
-            let blob = self.blobs.write(self.clock.now(), &plain[1..])?;
-            plain = postcard::to_extend(&blob, vec![SPILLED]).map_err(|_| StoreError::Shape { table: table.name })?;
+    fn seal<K, V: Serialize>(
+        &self,
+        table: &Table<K, V>,
+        raw_key: &[u8],
+        key: Option<DataKey>,
+        value: &V,
+    ) -> Result<Sealed, StoreError> {
+        let plain = postcard::to_stdvec(value).map_err(|_| StoreError::Shape { table: table.name })?;
+        self.seal_packed(raw_key, table.version, key, &pack(&plain))
+    }
+
+    fn seal_packed(
+        &self,
+        raw_key: &[u8],
+        version: u8,
+        key: Option<DataKey>,
+        packed: &[u8],
+    ) -> Result<Sealed, StoreError> {
+        let place = Place { table: raw_key[0], key: raw_key, schema_version: version };
+        let (blob, sealed) = if packed.len() > MAX_INLINE_BYTES {
+            let blob = self.blobs.write(self.clock.now(), key, packed)?;
+            (Some(blob), self.vault.seal(place, key, true, &pack(&blob.0.to_be_bytes()))?)
+        } else {
+            (None, self.vault.seal(place, key, false, packed)?)
+        };
+        let mut record = Vec::with_capacity(1 + sealed.len());
+        record.push(version);
+        record.extend(sealed);
+        Ok(Sealed { record, blob })
+    }
+
+    /// The packed value of a record, and the blob that it was in.
+    fn open_packed(
+        &self,
+        table: &'static str,
+        raw_key: &[u8],
+        record: &[u8],
+    ) -> Result<(Vec<u8>, Option<BlobId>), StoreError> {
+        let (version, sealed) = record.split_first().ok_or(StoreError::Shape { table })?;
+        let place = Place { table: raw_key[0], key: raw_key, schema_version: *version };
+        let (header, packed) = self.vault.open_record(place, sealed).map_err(|error| does_not_open(table, error))?;
+        if !header.spilled {
+            return Ok((packed, None));
         }
-        self.keys.reserve(1)?;
-        let place = Place { table: table.number, key: raw_key, schema_version: table.version };
-        let mut record = vec![table.version];
-        record.extend(self.keys.seal(place, &plain));
-        Ok(record)
+        let id = unpack(&packed).ok().and_then(|id| id.try_into().ok()).ok_or(StoreError::Shape { table })?;
+        let id = BlobId(u128::from_be_bytes(id));
+        let packed = self.blobs.read(id).map_err(|error| match error {
+            BlobError::Key { source, .. } => does_not_open(table, source),
+            other => other.into(),
+        })?;
+        Ok((packed, Some(id)))
     }
 
     fn open<K, V: DeserializeOwned>(
@@ -114,20 +224,18 @@ impl Sealer<'_> {
         record: &[u8],
     ) -> Result<V, StoreError> {
         let shape = || StoreError::Shape { table: table.name };
-        let (version, sealed) = record.split_first().ok_or_else(shape)?;
-        if *version != table.version {
+        if record.first() != Some(&table.version) {
             return Err(shape());
         }
-        let place = Place { table: table.number, key: raw_key, schema_version: *version };
-        let plain = self.keys.open_record(place, sealed).map_err(|_| StoreError::Sealed { table: table.name })?;
-        match plain.split_first() {
-            Some((&INLINE, value)) => postcard::from_bytes(value).map_err(|_| shape()),
-            Some((&SPILLED, blob)) => {
-                let bytes = self.blobs.read(postcard::from_bytes(blob).map_err(|_| shape())?)?;
-                postcard::from_bytes(&bytes).map_err(|_| shape())
-            }
-            _ => Err(shape()),
-        }
+        let plain = unpack(&self.open_packed(table.name, raw_key, record)?.0).map_err(|_| shape())?;
+        postcard::from_bytes(&plain).map_err(|_| shape())
+    }
+}
+
+fn does_not_open(table: &'static str, source: SealError) -> StoreError {
+    match source {
+        SealError::DataKey(DataKeyError::Destroyed { key }) => StoreError::Shredded { table, key },
+        source => StoreError::Sealed { table, source },
     }
 }
 
@@ -158,7 +266,7 @@ impl Records for Reader<'_> {
     }
 
     fn sealer(&self) -> Sealer<'_> {
-        Sealer { keys: &self.inner.keys, blobs: &self.inner.blobs, clock: &self.inner.clock }
+        Sealer { vault: &self.inner.vault, blobs: &self.inner.blobs, clock: &self.inner.clock }
     }
 }
 
@@ -172,29 +280,125 @@ pub struct Txn<'a> {
     /// Versions of the durable records that were read, so that the engine can refuse what has changed since.
     read: BTreeMap<Vec<u8>, Option<Sequence>>,
     hooks: Vec<Hook>,
+    /// Blobs that no record names any more.
+    let_go: Vec<BlobId>,
 }
 
 pub(super) type Hook = Box<dyn FnOnce(Sequence) + Send>;
 
 impl<'a> Txn<'a> {
     pub(super) fn new(reader: Reader<'a>, before: &'a Overlay) -> Self {
-        Self { reader, before, changes: BTreeMap::new(), read: BTreeMap::new(), hooks: Vec::new() }
+        Self { reader, before, changes: BTreeMap::new(), read: BTreeMap::new(), hooks: Vec::new(), let_go: Vec::new() }
     }
 
     /// What it changed, and what follows once that is durable.
-    pub(super) fn finish(self) -> (Overlay, Vec<Hook>) {
+    pub(super) fn finish(mut self) -> (Overlay, Vec<Hook>) {
+        if !self.let_go.is_empty() {
+            let (blobs, gone) = (self.reader.inner().blobs.clone(), self.let_go);
+            self.hooks.push(Box::new(move |_| {
+                for id in gone {
+                    if let Err(error) = blobs.remove(id) {
+                        tracing::warn!(blob = %id, %error, "a file that is not used any more stays");
+                    }
+                }
+            }));
+        }
         (self.changes, self.hooks)
     }
 
+    /// Writes a record under the current epoch.
     pub fn put<K: Key, V: Serialize>(&mut self, table: &Table<K, V>, key: &K, value: &V) -> Result<(), StoreError> {
+        self.put_sealed(None, table, key, value)
+    }
+
+    /// Writes a record under a data key: content of a message, which goes when that key is destroyed.
+    pub fn put_under<K: Key, V: Serialize>(
+        &mut self,
+        data_key: DataKey,
+        table: &Table<K, V>,
+        key: &K,
+        value: &V,
+    ) -> Result<(), StoreError> {
+        self.put_sealed(Some(data_key), table, key, value)
+    }
+
+    fn put_sealed<K: Key, V: Serialize>(
+        &mut self,
+        data_key: Option<DataKey>,
+        table: &Table<K, V>,
+        key: &K,
+        value: &V,
+    ) -> Result<(), StoreError> {
         let raw = raw_key(table, key);
-        let record = self.sealer().seal(table, &raw, value)?;
-        self.changes.insert(raw, Some(record));
+        let sealed = self.sealer().seal(table, &raw, data_key, value)?;
+        self.replace(raw, sealed)
+    }
+
+    fn replace(&mut self, raw: Vec<u8>, sealed: Sealed) -> Result<(), StoreError> {
+        self.let_go_of_spilled(&raw);
+        if let Some(blob) = sealed.blob {
+            self.keep_blob(blob)?;
+        }
+        self.changes.insert(raw, Some(sealed.record));
         Ok(())
     }
 
     pub fn delete<K: Key, V>(&mut self, table: &Table<K, V>, key: &K) {
-        self.changes.insert(raw_key(table, key), None);
+        let raw = raw_key(table, key);
+        self.let_go_of_spilled(&raw);
+        self.changes.insert(raw, None);
+    }
+
+    /// The blob of a value that is about to be replaced goes with it.
+    fn let_go_of_spilled(&mut self, raw: &[u8]) {
+        let Ok(Some(record)) = self.raw_get(raw) else { return };
+        if !header_of(&record).is_some_and(|header| header.spilled) {
+            return;
+        }
+        // Of a record that does not open nobody knows which file it named: that one stays, unreadable.
+        if let Ok((_, Some(blob))) = self.sealer().open_packed("", raw, &record) {
+            self.let_blob_go(blob);
+        }
+    }
+
+    /// Notes that a record of this transaction names a blob: it is not to be swept.
+    pub fn keep_blob(&mut self, id: BlobId) -> Result<(), StoreError> {
+        self.put(&schema::BLOBS, &id, &())
+    }
+
+    /// Removes a blob once this transaction, in which the last record that names it goes, is durable.
+    pub fn let_blob_go(&mut self, id: BlobId) {
+        self.delete(&schema::BLOBS, &id);
+        self.let_go.push(id);
+    }
+
+    /// Seals a value that is to stand inside another record, under a key of its own. Table and key bind it; the table
+    /// has no rows.
+    pub fn seal_apart<K: Key, V: Serialize>(
+        &self,
+        data_key: DataKey,
+        table: &Table<K, V>,
+        key: &K,
+        value: &V,
+    ) -> Result<Vec<u8>, StoreError> {
+        Ok(self.sealer().seal(table, &raw_key(table, key), Some(data_key), value)?.record)
+    }
+
+    /// A key that nothing is sealed under yet. Waits for the disk now and then.
+    pub fn new_data_key(&self) -> Result<DataKey, StoreError> {
+        Ok(self.sealer().vault.data_keys.new_key().map_err(SealError::from)?)
+    }
+
+    /// Seals a record again under the current epoch, if it is under one before `below`. Gives whether it was.
+    pub(super) fn reseal(&mut self, raw: &[u8], below: u32) -> Result<bool, StoreError> {
+        let Some(record) = self.raw_get(raw)? else { return Ok(false) };
+        if !is_older(&record, below) {
+            return Ok(false);
+        }
+        let (packed, _) = self.sealer().open_packed("(re-sealed)", raw, &record)?;
+        let sealed = self.sealer().seal_packed(raw, record[0], None, &packed)?;
+        self.replace(raw.to_vec(), sealed)?;
+        Ok(true)
     }
 
     /// Like [`Records::get`], and the commit fails if the record has changed by then.

@@ -4,14 +4,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{engine::Damage, table::Table};
+use super::{data_keys::DataKey, engine::Damage, table::Table};
 use crate::model::{
     address::{Address, EmailAddress},
     audit::AuditEvent,
     category::{Categories, Category},
     conversation::{Contact, Conversation},
     health::{StoreDamage, StoreFindings},
-    ids::{AttachmentId, ContactId, ConversationId, MessageId, RawId, SessionId, StaffId, TokenId},
+    ids::{AttachmentId, BlobId, ContactId, ConversationId, MessageId, RawId, SessionId, StaffId, TokenId},
     intake::{RawFormat, SourceKey},
     line::{Channel, LineId},
     message::{Content, Message},
@@ -70,8 +70,11 @@ pub const OPT_OUTS: Table<Lookup, OptOut> = Table::new(21, "opt_outs", 1);
 /// What a line sent lately, for its rate caps (requirements S21).
 pub const TEXT_BUDGETS: Table<Lookup, TextBudget> = Table::new(22, "text_budgets", 1);
 
-/// What somebody began to write, by writer.
+/// What somebody began to write, by writer. Each draft has a data key until a message is made of it.
 pub const DRAFTS: Table<(StaffId, ConversationId), Draft> = Table::new(23, "drafts", 1);
+
+/// Every data key that a draft has been under, until it is removed.
+pub const DRAFT_KEYS: Table<((StaffId, ConversationId), DataKey), ()> = Table::new(48, "draft_keys", 1);
 
 pub const STAFF: Table<StaffId, Staff> = Table::new(25, "staff", 1);
 /// Accounts by what one types to log in.
@@ -94,6 +97,12 @@ pub const HEARTBEAT: Table<(), Timestamp> = Table::new(33, "heartbeat", 1);
 
 /// What the store repaired or lost, by when that was found.
 pub const REPAIRS: Table<Timestamp, StoreFindings> = Table::new(34, "repairs", 1);
+/// Sealed files that some record names.
+pub const BLOBS: Table<BlobId, ()> = Table::new(40, "blobs", 1);
+/// Raw items beside the first that hold a message or a part of it: other parts of a text, second copies of a mail.
+pub const MORE_RAWS: Table<(MessageId, RawId), ()> = Table::new(41, "more_raws", 1);
+/// Data keys of the drafts that a message was written as, or that it became again.
+pub const DRAFTED_UNDER: Table<(MessageId, DataKey), ()> = Table::new(42, "drafted_under", 1);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditHead {
@@ -155,8 +164,10 @@ pub struct EarlyReport {
 pub struct PartSet {
     pub first_at: Timestamp,
     pub from: Address,
-    /// The part that came first.
+    /// The part that came first, under whose data key all of it is sealed.
     pub raw: RawId,
+    /// Parts that came later, repeated ones too.
+    pub more_raws: Vec<RawId>,
     pub message: Option<(ConversationId, MessageId)>,
     pub parts: Vec<(TextPart, TextContent)>,
 }

@@ -2,8 +2,11 @@
 
 use std::marker::PhantomData;
 
+use super::data_keys::DataKey;
 use crate::model::{
-    ids::{AttachmentId, BlobId, ContactId, ConversationId, MessageId, RawId, SessionId, StaffId, TokenId},
+    ids::{
+        AttachmentId, BlobId, CertificateId, ContactId, ConversationId, MessageId, RawId, SessionId, StaffId, TokenId,
+    },
     time::Timestamp,
 };
 
@@ -63,6 +66,16 @@ impl Key for u8 {
     }
 }
 
+/// Slots by number.
+impl Key for DataKey {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0.to_be_bytes());
+    }
+    fn decode(bytes: &mut &[u8]) -> Option<Self> {
+        take(bytes).map(|bytes| Self(u32::from_be_bytes(bytes)))
+    }
+}
+
 impl Key for u64 {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.to_be_bytes());
@@ -104,7 +117,7 @@ macro_rules! id_keys {
         }
     )*};
 }
-id_keys!(AttachmentId, BlobId, ContactId, ConversationId, MessageId, RawId, SessionId, StaffId, TokenId);
+id_keys!(AttachmentId, BlobId, CertificateId, ContactId, ConversationId, MessageId, RawId, SessionId, StaffId, TokenId);
 
 impl<A: Key, B: Key> Key for (A, B) {
     fn encode(&self, out: &mut Vec<u8>) {

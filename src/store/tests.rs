@@ -26,7 +26,7 @@ async fn records_large_and_small_survive_a_restart() {
         let store = open(dir.path(), &kek);
         put(&store, 1, "small").await;
         put(&store, 2, &large).await;
-        let content = store.deposit(large.clone().into_bytes()).await.unwrap();
+        let content = store.deposit(large.clone().into_bytes(), store.new_data_key().await.unwrap()).await.unwrap();
         assert!(matches!(content, Content::Blob { bytes: 100_000, .. }));
         assert_eq!(store.content_range(content, 99_990..200_000).await.unwrap(), b"xxxxxxxxxx");
         store.close().await;

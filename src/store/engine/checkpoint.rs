@@ -12,7 +12,7 @@ use super::{
     Engine as _, EngineError, Sequence, Tidied,
     durable::{Durable, move_entries},
     frame::{self, Frame, Piece, Put},
-    journal::{gap, suspect},
+    journal::survey,
     segment::{HEADER_BYTES, Header, Segment},
 };
 
@@ -41,31 +41,17 @@ impl Durable {
     /// Gives the bytes that were freed: none where there was too little to free, or where damage was found.
     fn checkpoint(&self, segment: &Arc<Segment>) -> Result<u64, EngineError> {
         let bytes = segment.read()?;
-        let (mut frames, mut damage) = (Vec::new(), Vec::new());
-        let mut last = segment.header.first - 1;
-        let mut after = segment.header.before;
-        for piece in segment.scan(&bytes, &self.key) {
-            match piece {
-                Piece::Frame(frame) => {
-                    if !frame.verified {
-                        damage.push(suspect(segment, &frame, &bytes));
-                    }
-                    (last, after) = (frame.last, frame.mac);
-                    frames.push(frame);
-                }
-                Piece::Gap(_) => damage.push(gap(segment, last + 1, last + 1)),
-            }
-        }
-        let header = &segment.header;
-        if segment.is_snapshot() {
-            (last, after) = (header.last, header.after);
-        } else if self.follower(segment).is_some_and(|next| next.header_good && next.header.before != after) {
-            damage.push(gap(segment, last + 1, last + 1));
-        }
+        let end = self.segments.end_of(segment, segment.header.first);
+        let (frames, damage) = survey(segment, &bytes, &self.key, end);
         if !damage.is_empty() || !segment.header_good {
             self.name_damage(damage);
             return Ok(0);
         }
+        let header = segment.header;
+        let (last, after) = match frames.last() {
+            Some(frame) if !segment.is_snapshot() => (frame.last, frame.mac),
+            _ => (header.last, header.after),
+        };
         let kept = self.current_frames(&frames, &bytes, &header.before)?;
         let (old, new) = (bytes.len() as u64, (HEADER_BYTES + kept.len()) as u64);
         if old.saturating_sub(new) < (old as f64 * WORTH_WHILE) as u64 {
@@ -73,7 +59,7 @@ impl Durable {
         }
         let newest = self.segments.current().iter().map(|segment| segment.header.checkpoint).max().unwrap_or(0);
         let checkpoint = newest + 1;
-        let header = Header { generation: header.generation + 1, last, after, checkpoint, length: new, ..*header };
+        let header = Header { generation: header.generation + 1, last, after, checkpoint, length: new, ..header };
         let snapshot = Arc::new(Segment::create(&self.directory, header, &kept, &self.key)?);
         let read_back = snapshot.read()?;
         let verified = |piece| matches!(piece, Piece::Frame(frame) if frame.verified);
@@ -88,11 +74,6 @@ impl Durable {
         self.recent.note_checkpoint(checkpoint)?;
         self.segments.remove(segment)?;
         Ok(old - new)
-    }
-
-    /// The segment behind this one.
-    fn follower(&self, segment: &Segment) -> Option<Arc<Segment>> {
-        self.segments.current().into_iter().find(|next| next.header.first > segment.header.first)
     }
 
     /// The frames with what in them is still current.

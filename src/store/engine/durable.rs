@@ -20,7 +20,7 @@ use super::{
     Touched, Versioned,
     frame::Piece,
     index::{Entry, Index, Mark},
-    journal::{Journal, Segments, Tip, gap, suspect},
+    journal::{Journal, Segments, Tip, gap, survey, suspect},
     recent::Recent,
     segment::{Segment, not_durable, sync_directory},
 };
@@ -323,19 +323,9 @@ fn replay(
     };
     for segment in &current[start..] {
         let bytes = segment.read()?;
-        let mut last = segment.header.first - 1;
-        for piece in segment.scan(&bytes, key) {
-            let Piece::Frame(frame) = piece else { continue };
-            if frame.first > last + 1 && !segment.is_snapshot() && frame.first > from.sequence {
-                damage.push(gap(segment, last + 1, frame.first - 1));
-            }
-            last = frame.last;
-            if frame.last <= from.sequence {
-                continue;
-            }
-            if !frame.verified {
-                damage.push(suspect(segment, &frame, &bytes));
-            }
+        let (frames, found) = survey(segment, &bytes, key, segments.end_of(segment, tip.sequence));
+        damage.extend(found.into_iter().filter(|damage| *damage.commits.end() > from.sequence));
+        for frame in frames.iter().filter(|frame| frame.last > from.sequence) {
             for change in frame.entries(&bytes) {
                 let noted = entry(change.sequence, change.value, segment.header.generation, change.value_at);
                 chunk.insert(change.key.to_vec(), noted);

@@ -51,6 +51,13 @@ impl Segments {
         newest.into_values().cloned().collect()
     }
 
+    /// The last commit that a segment should hold.
+    pub fn end_of(&self, segment: &Segment, tip: Sequence) -> Sequence {
+        let segments = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let next = segments.keys().find(|(first, _)| *first > segment.header.first);
+        next.map_or(tip, |(first, _)| first - 1)
+    }
+
     pub fn add(&self, segment: Arc<Segment>) {
         let key = (segment.header.first, segment.header.generation);
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, segment);
@@ -121,13 +128,20 @@ impl Journal {
             segments.add(Arc::new(segment));
         }
         let current = segments.current();
+        found.damage.extend(missing_before(&current));
         found.damage.extend(current.windows(2).filter_map(|pair| missing_between(&pair[0], &pair[1])));
         let (active, tip, length) = match current.last() {
             Some(last) if !last.is_snapshot() => read_tail(last, key, seen, &mut found)?,
-            Some(last) => (None, Tip { sequence: last.header.last, chain: last.header.after }, 0),
+            Some(last) => {
+                if seen.sequence > last.header.last {
+                    found.damage.push(gap(last, last.header.last + 1, seen.sequence));
+                }
+                (None, Tip { sequence: last.header.last, chain: last.header.after }, 0)
+            }
             None => (None, Tip { sequence: 0, chain: [0; 32] }, 0),
         };
         found.mark_known = mark_known(&current, key, mark, &tip)?;
+        let follows = tip.sequence;
         // A commit that the index has seen was acknowledged: its number is not given out again.
         let tip = Tip { sequence: tip.sequence.max(seen.sequence), ..tip };
         if seen.sequence > 0 && current.is_empty() {
@@ -138,7 +152,7 @@ impl Journal {
             Some(active) => active,
             None => {
                 let previous = current.last().map_or(0, |last| last.header.first);
-                let header = Header::fresh(tip.sequence + 1, previous, tip.chain);
+                let header = Header::fresh(tip.sequence + 1, previous, follows, tip.chain);
                 let fresh = Arc::new(Segment::create(directory, header, &[], key)?);
                 segments.add(fresh.clone());
                 fresh
@@ -170,7 +184,8 @@ impl Journal {
             return Err(EngineError::NotDurable { path: self.directory.clone(), source });
         }
         if self.length > self.segment_bytes {
-            let header = Header::fresh(self.tip.sequence + 1, self.active.header.first, self.tip.chain);
+            let header =
+                Header::fresh(self.tip.sequence + 1, self.active.header.first, self.tip.sequence, self.tip.chain);
             let fresh = Arc::new(Segment::create(&self.directory, header, &[], &self.key)?);
             self.file = open_to_append(&fresh.path)?;
             self.segments.add(fresh.clone());
@@ -230,15 +245,26 @@ fn usable(all: Vec<Segment>, damage: &mut Vec<Damage>) -> Vec<Segment> {
     kept
 }
 
-/// Whether a file went missing between two that follow each other.
-fn missing_between(earlier: &Segment, later: &Segment) -> Option<Damage> {
-    let (expected, found) = (later.header.previous, earlier.header.first);
-    (later.header_good && expected != found).then(|| Damage {
-        file: format!("{expected:020}"),
+/// Whether the first files went missing.
+fn missing_before(current: &[Arc<Segment>]) -> Option<Damage> {
+    let first = current.first()?.header.first;
+    (first > 1).then(|| Damage {
+        file: format!("{:020}", 1),
         what: "it is missing".to_owned(),
-        commits: expected..=later.header.first - 1,
+        commits: 1..=first - 1,
         keys: Vec::new(),
     })
+}
+
+/// Whether a file went missing between two that follow each other, or the first of them is known to have lost its end.
+fn missing_between(earlier: &Segment, later: &Segment) -> Option<Damage> {
+    let (expected, found) = (later.header.previous, earlier.header.first);
+    if later.header_good && expected != found {
+        let (what, commits) = ("it is missing".to_owned(), expected..=later.header.first - 1);
+        return Some(Damage { file: format!("{expected:020}"), what, commits, keys: Vec::new() });
+    }
+    let lost = later.header.follows + 1..=later.header.first - 1;
+    (later.header_good && !lost.is_empty()).then(|| gap(earlier, *lost.start(), *lost.end()))
 }
 
 type Tail = (Option<Arc<Segment>>, Tip, u64);
@@ -249,6 +275,7 @@ fn read_tail(last: &Arc<Segment>, key: &hmac::Key, seen: &Mark, found: &mut Foun
     let mut tip = Tip { sequence: last.header.first - 1, chain: last.header.before };
     let mut end = HEADER_BYTES.min(bytes.len());
     let mut good = last.header_good;
+    let mut named = tip.sequence;
     let pieces: Vec<Piece> = last.scan(&bytes, key).collect();
     for (place, piece) in pieces.iter().enumerate() {
         let is_end = place + 1 == pieces.len();
@@ -273,16 +300,42 @@ fn read_tail(last: &Arc<Segment>, key: &hmac::Key, seen: &Mark, found: &mut Foun
                     Piece::Frame(frame) => Some(frame.first - 1),
                     Piece::Gap(_) => None,
                 });
-                found.damage.push(gap(last, tip.sequence + 1, next.unwrap_or(seen.sequence)));
+                named = next.unwrap_or(seen.sequence);
+                found.damage.push(gap(last, tip.sequence + 1, named));
             }
         }
     }
-    if seen.sequence > tip.sequence && good {
+    if seen.sequence > tip.sequence.max(named) {
         // Cut at the end of a frame: nothing here shows it, but the index has seen more.
         good = false;
         found.damage.push(gap(last, tip.sequence + 1, seen.sequence));
     }
     Ok((good.then(|| last.clone()), tip, end as u64))
+}
+
+/// The frames of a segment that should reach up to commit `end`, and what of it is damaged.
+pub fn survey(segment: &Segment, bytes: &[u8], key: &hmac::Key, end: Sequence) -> (Vec<Frame>, Vec<Damage>) {
+    let (mut frames, mut damage) = (Vec::new(), Vec::new());
+    let (mut last, mut hole) = (segment.header.first - 1, false);
+    for piece in segment.scan(bytes, key) {
+        let Piece::Frame(frame) = piece else {
+            hole = true;
+            continue;
+        };
+        // Snapshots leave out what is not current any more.
+        if hole || (!segment.is_snapshot() && frame.first > last + 1) {
+            damage.push(gap(segment, last + 1, frame.first - 1));
+        }
+        if !frame.verified {
+            damage.push(suspect(segment, &frame, bytes));
+        }
+        (last, hole) = (frame.last, false);
+        frames.push(frame);
+    }
+    if hole || (!segment.is_snapshot() && last < end) {
+        damage.push(gap(segment, last + 1, end));
+    }
+    (frames, damage)
 }
 
 /// What is known of a frame that does not verify.

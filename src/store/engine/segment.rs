@@ -3,13 +3,15 @@
 //!
 //! ```text
 //! segment = header frame*
-//! header  = "FDSEG001" generation:u32 first:u64 last:u64 previous:u64 checkpoint:u64 length:u64 before:[32] after:[32] mac:[32]
+//! header  = "FDSEG001" generation:u32 first:u64 last:u64 previous:u64 follows:u64 checkpoint:u64 length:u64
+//!           before:[32] after:[32] mac:[32]
 //! ```
 //!
 //! `before` is the mac that the chain had before the segment. The rest of a header says what a snapshot replaces:
 //! commits `first` to `last`, after which the chain had the mac `after`; `length` is its size in bytes and `checkpoint`
 //! counts the snapshots of this journal. In a segment that frames are appended to, generation 0, these are zero.
-//! `previous` is the first commit of the segment before, so that a file that went missing is noticed.
+//! `previous` is the first commit of the segment before, so that a file that went missing is noticed; `follows` is the
+//! last one that could be read when this segment was begun, which is not the one before `first` where commits were lost.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -26,7 +28,7 @@ use super::{
 };
 
 const MAGIC: &[u8; 8] = b"FDSEG001";
-const FIXED_BYTES: usize = 8 + 4 + 5 * 8;
+const FIXED_BYTES: usize = 8 + 4 + 6 * 8;
 pub const HEADER_BYTES: usize = FIXED_BYTES + 3 * MAC_BYTES;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,7 @@ pub struct Header {
     pub first: Sequence,
     pub last: Sequence,
     pub previous: Sequence,
+    pub follows: Sequence,
     pub checkpoint: u64,
     pub length: u64,
     pub before: Mac,
@@ -44,15 +47,25 @@ pub struct Header {
 
 impl Header {
     /// Of a segment that is about to be appended to.
-    pub fn fresh(first: Sequence, previous: Sequence, before: Mac) -> Self {
-        Self { generation: 0, first, last: 0, previous, checkpoint: 0, length: 0, before, after: [0; MAC_BYTES] }
+    pub fn fresh(first: Sequence, previous: Sequence, follows: Sequence, before: Mac) -> Self {
+        Self {
+            generation: 0,
+            first,
+            last: 0,
+            previous,
+            follows,
+            checkpoint: 0,
+            length: 0,
+            before,
+            after: [0; MAC_BYTES],
+        }
     }
 
     pub fn to_bytes(self, key: &hmac::Key) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&self.generation.to_be_bytes());
-        for number in [self.first, self.last, self.previous, self.checkpoint, self.length] {
+        for number in [self.first, self.last, self.previous, self.follows, self.checkpoint, self.length] {
             bytes.extend_from_slice(&number.to_be_bytes());
         }
         bytes.extend_from_slice(&self.before);
@@ -76,8 +89,9 @@ impl Header {
             first: number(0),
             last: number(1),
             previous: number(2),
-            checkpoint: number(3),
-            length: number(4),
+            follows: number(3),
+            checkpoint: number(4),
+            length: number(5),
             before: mac_at(FIXED_BYTES),
             after: mac_at(FIXED_BYTES + MAC_BYTES),
         })
@@ -120,10 +134,10 @@ fn name(header: &Header) -> String {
 /// First commit and generation, as a file's name gives them.
 fn parse_name(name: &str) -> Option<(Sequence, u32)> {
     if let Some(first) = name.strip_suffix(".journal") {
-        return Some((first.parse().ok()?, 0));
+        return Some((first.parse().ok().filter(|first| *first > 0)?, 0));
     }
     let (first, generation) = name.strip_suffix(".snapshot")?.split_once('.')?;
-    Some((first.parse().ok()?, generation.parse().ok()?))
+    Some((first.parse().ok().filter(|first| *first > 0)?, generation.parse().ok()?))
 }
 
 /// Every segment in `directory`, by first commit and generation. What was left half made is removed.
@@ -149,7 +163,7 @@ impl Segment {
         let read = file.read_exact_at(&mut bytes, 0);
         let header = Header::parse(&bytes, key)
             .filter(|header| read.is_ok() && (header.first, header.generation) == (first, generation));
-        let named = Header { generation, ..Header::fresh(first, 0, [0; MAC_BYTES]) };
+        let named = Header { generation, ..Header::fresh(first, 0, first - 1, [0; MAC_BYTES]) };
         Ok(Self { path, header: header.unwrap_or(named), header_good: header.is_some(), file })
     }
 
@@ -221,6 +235,7 @@ mod tests {
             first: 7,
             last: 90,
             previous: 2,
+            follows: 6,
             checkpoint: 11,
             length: 4_096,
             before: [1; MAC_BYTES],
@@ -234,6 +249,6 @@ mod tests {
             assert_eq!(Header::parse(&damaged, &key), None, "flip at {at}");
         }
         assert_eq!(parse_name(&name(&header)), Some((7, 3)));
-        assert_eq!(parse_name(&name(&Header::fresh(8, 7, [0; MAC_BYTES]))), Some((8, 0)));
+        assert_eq!(parse_name(&name(&Header::fresh(8, 7, 7, [0; MAC_BYTES]))), Some((8, 0)));
     }
 }

@@ -1,0 +1,538 @@
+//! Data keys: one random key for each message, in a file of fixed slots, so that a message can be shredded.
+//!
+//! ```text
+//! file   = header:[64] slot*
+//! header = "FDKEYS01" install:[16] zero:[8] hmac:[32]
+//! slot   = wrapping:u32 nonce:[12] wrapped:[32] tag:[16]       64 bytes, at 64 × (number + 1)
+//! ```
+//!
+//! A slot is sealed by a *wrapping key* of the [keyring](super::keyring); its additional data are install id, what it
+//! is, slot number and the wrapping key's number. Whoever overwrites a slot destroys its message, in the journal, in the
+//! index, in sealed files and in what the disk still remembers of them. Neither journal nor index could do that: both
+//! keep what was deleted.
+//!
+//! **A new key costs no sync.** Slots are filled with random keys and synced in blocks before use; a message takes the
+//! next unused one. After a restart nobody knows which of the last block were used, so none of them is used again. The
+//! first block of a run is small and each is twice the one before, up to 1,024, so that many restarts waste little.
+//!
+//! **Shredding** writes another seal of random bytes over the slot, with the highest bit of `wrapping` set: it says,
+//! authenticated, that the key was destroyed and not lost. Flash keeps old versions of what is overwritten. Therefore
+//! [`DataKeys::renew`] writes the file anew under a fresh wrapping key and destroys the one before in the keyring:
+//! remnants of old slots open no more, as long as no remnant of the old keyring is found with the KEK that opens it.
+//!
+//! **A flipped bit** would lose a message, so there are two files, `data-keys` and `data-keys.copy`. A slot that does
+//! not open in one is restored from the other when it is read or checked. A slot that is damaged in both is named by
+//! its number, and its number tells the message ([`Records::data_key_of`](super::Records::data_key_of)).
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+};
+
+use ring::aead::LessSafeKey;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{
+    keyring::Keyring,
+    keys::KeyError,
+    seal::{Secret, aead, open_with, seal_with},
+};
+
+const MAGIC: &[u8; 8] = b"FDKEYS01";
+const SLOT_BYTES: usize = 64;
+const FIRST_BLOCK: u32 = 64;
+const LARGEST_BLOCK: u32 = 1_024;
+/// Slots by which the keyring's count rises: rarely, since that writes the keyring.
+const RESERVED_STEP: u32 = 1 << 16;
+/// Slots that are looked at while new messages and shredding wait.
+const STEP: u32 = 4_096;
+/// In a slot's `wrapping`: the key was destroyed.
+const SHREDDED: u32 = 1 << 31;
+const NAMES: [&str; 2] = ["data-keys", "data-keys.copy"];
+
+type Slot = [u8; SLOT_BYTES];
+
+/// The number of the slot that holds a message's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DataKey(pub u32);
+
+#[derive(Debug, thiserror::Error)]
+pub enum DataKeyError {
+    /// On purpose: its message was shredded.
+    #[error("data key {} was destroyed", key.0)]
+    Destroyed { key: DataKey },
+    #[error("data key {} is damaged in both files", key.0)]
+    Damaged { key: DataKey },
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write {path}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("a sealed file could not be renewed: what was written does not read back")]
+    NotVerified,
+    #[error("the keyring failed")]
+    Keyring(#[from] KeyError),
+    #[error("all four thousand million data keys are used")]
+    UsedUp,
+}
+
+/// What a slot holds, or why it does not open.
+enum Content {
+    Key(Secret),
+    Destroyed,
+    Damaged,
+}
+
+/// The two files, in the order of [`NAMES`].
+type Pair = [File; 2];
+
+struct Writer {
+    /// Slots in the files.
+    slots: u32,
+    block: u32,
+    unused: VecDeque<DataKey>,
+    /// The files in the making and how many slots they have, while the wrapping key is changed.
+    renewal: Option<(Pair, u32)>,
+}
+
+pub struct DataKeys {
+    directory: PathBuf,
+    keyring: Arc<Keyring>,
+    /// Readers share them; they are exchanged when renewed.
+    files: RwLock<Arc<Pair>>,
+    writer: Mutex<Writer>,
+    repairs: Mutex<Vec<String>>,
+}
+
+fn offset(slot: u32) -> u64 {
+    (u64::from(slot) + 1) * SLOT_BYTES as u64
+}
+
+fn slots_in(length: u64) -> u32 {
+    u32::try_from((length / SLOT_BYTES as u64).saturating_sub(1)).unwrap_or(u32::MAX)
+}
+
+impl DataKeys {
+    /// Opens the files in `directory`, making them where the keyring is new.
+    pub fn open(directory: &Path, keyring: Arc<Keyring>) -> Result<Self, DataKeyError> {
+        let mut repairs = Vec::new();
+        let paths = NAMES.map(|name| directory.join(name));
+        for path in &paths {
+            match fs::remove_file(new_name(path)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cannot_write(path, error)),
+                _ => {}
+            }
+        }
+        let missing = paths.each_ref().map(|path| !path.exists());
+        let reserved = keyring.slots_reserved();
+        if missing[0] != missing[1] && reserved > 0 {
+            let lost = usize::from(missing[1]);
+            repairs.push(format!("{} was missing and was restored from {}", NAMES[lost], NAMES[1 - lost]));
+        } else if missing[0] && reserved > 0 {
+            repairs.push("data-keys and data-keys.copy were missing: no message before now can be opened".to_owned());
+        }
+        let files = [open_file(&paths[0])?, open_file(&paths[1])?];
+        let lengths = [length(&files[0], &paths[0])?, length(&files[1], &paths[1])?];
+        // Numbers that were given out before stay as they are: their slots are empty and count as damaged.
+        let lost_all = lengths.iter().all(|length| slots_in(*length) == 0) && reserved > 0;
+        let slots = if lost_all { reserved } else { slots_in(lengths[0]).max(slots_in(lengths[1])) };
+        let keys = Self {
+            directory: directory.to_owned(),
+            keyring,
+            files: RwLock::new(Arc::new(files)),
+            writer: Mutex::new(Writer { slots, block: FIRST_BLOCK, unused: VecDeque::new(), renewal: None }),
+            repairs: Mutex::new(repairs),
+        };
+        keys.even_out(lengths, slots, missing)?;
+        for words in keys.repairs() {
+            tracing::warn!("{words}");
+        }
+        Ok(keys)
+    }
+
+    /// Gives both files a header and the same length: what one lacks comes from the other.
+    fn even_out(&self, lengths: [u64; 2], slots: u32, missing: [bool; 2]) -> Result<(), DataKeyError> {
+        let (files, want) = (self.files(), offset(slots));
+        let header = self.header();
+        let mut changed = false;
+        for this in 0..2 {
+            let mut found = [0; SLOT_BYTES];
+            let readable = files[this].read_exact_at(&mut found, 0).is_ok();
+            if !readable || found != header {
+                if readable {
+                    self.note_repair(format!("the header of {} was damaged and was written anew", NAMES[this]));
+                }
+                self.write_at(&files, this, &header, 0)?;
+                changed = true;
+            }
+            if lengths[this] == want || slots == 0 {
+                continue;
+            }
+            changed = true;
+            if slots_in(lengths[this]) < slots {
+                if !missing[this] {
+                    self.note_repair(format!("{} was shorter than it should be: its end was restored", NAMES[this]));
+                }
+                files[this].set_len(want).map_err(|error| self.cannot_write(this, error))?;
+                let mut from = slots_in(lengths[this]);
+                while from < slots {
+                    let count = STEP.min(slots - from);
+                    let mut bytes = vec![0; count as usize * SLOT_BYTES];
+                    // Past the end of the other file there is nothing to take over.
+                    let read = read_up_to(&files[1 - this], &mut bytes, offset(from));
+                    let read = read.map_err(|error| self.cannot_read(1 - this, error))?;
+                    self.write_at(&files, this, &bytes[..read], offset(from))?;
+                    from += count;
+                }
+            } else {
+                // A crash cut a block off in the middle of a slot: it was never used.
+                files[this].set_len(want).map_err(|error| self.cannot_write(this, error))?;
+            }
+        }
+        if changed {
+            self.sync(&files)?;
+            self.sync_directory()?;
+        }
+        Ok(())
+    }
+
+    fn header(&self) -> Slot {
+        let mut header = [0; SLOT_BYTES];
+        header[..8].copy_from_slice(MAGIC);
+        header[8..24].copy_from_slice(self.keyring.install());
+        let check = self.keyring.lookup("header of data-keys", &header[..32]);
+        header[32..].copy_from_slice(&check);
+        header
+    }
+
+    fn files(&self) -> Arc<Pair> {
+        self.files.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cannot_read(&self, file: usize, source: io::Error) -> DataKeyError {
+        DataKeyError::Read { path: self.directory.join(NAMES[file]), source }
+    }
+
+    fn cannot_write(&self, file: usize, source: io::Error) -> DataKeyError {
+        cannot_write(&self.directory.join(NAMES[file]), source)
+    }
+
+    fn write_at(&self, files: &Pair, file: usize, bytes: &[u8], at: u64) -> Result<(), DataKeyError> {
+        files[file].write_all_at(bytes, at).map_err(|error| self.cannot_write(file, error))
+    }
+
+    fn sync(&self, files: &Pair) -> Result<(), DataKeyError> {
+        for (number, file) in files.iter().enumerate() {
+            file.sync_all().map_err(|error| self.cannot_write(number, error))?;
+        }
+        Ok(())
+    }
+
+    fn sync_directory(&self) -> Result<(), DataKeyError> {
+        let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
+        synced.map_err(|error| cannot_write(&self.directory, error))
+    }
+
+    fn note_repair(&self, words: String) {
+        self.repairs.lock().unwrap_or_else(PoisonError::into_inner).push(words);
+    }
+
+    /// What had to be repaired since the start, in words.
+    pub fn repairs(&self) -> Vec<String> {
+        self.repairs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn slot_aad(&self, what: &str, slot: DataKey, wrapping: u32) -> Vec<u8> {
+        let install = self.keyring.install().as_slice();
+        [install, what.as_bytes(), &slot.0.to_be_bytes(), &wrapping.to_be_bytes()].concat()
+    }
+
+    /// Seals a key, or with [`SHREDDED`] as `mark` the news that there is none, by the current wrapping key.
+    fn seal_slot(&self, slot: DataKey, secret: &Secret, mark: u32) -> Slot {
+        self.keyring.with_wrapping(|number, key| {
+            let mut bytes = [0; SLOT_BYTES];
+            let number = number | mark;
+            bytes[..4].copy_from_slice(&number.to_be_bytes());
+            bytes[4..].copy_from_slice(&seal_with(key, &self.slot_aad("data-key", slot, number), &secret.0));
+            bytes
+        })
+    }
+
+    fn open_slot(&self, slot: DataKey, bytes: &Slot) -> Content {
+        let number = u32::from_be_bytes(*bytes.first_chunk().expect("a slot is longer"));
+        let aad = self.slot_aad("data-key", slot, number);
+        let plain = self.keyring.with_wrapping_of(number & !SHREDDED, |key| open_with(key, &aad, &bytes[4..]));
+        match plain {
+            Some(Ok(_)) if number & SHREDDED != 0 => Content::Destroyed,
+            Some(Ok(plain)) => match Zeroizing::new(plain).as_slice().try_into() {
+                Ok(secret) => Content::Key(Secret(secret)),
+                Err(_) => Content::Damaged,
+            },
+            _ => Content::Damaged,
+        }
+    }
+
+    fn read_slot(&self, files: &Pair, file: usize, slot: DataKey) -> Result<Content, DataKeyError> {
+        let mut bytes = [0; SLOT_BYTES];
+        match files[file].read_exact_at(&mut bytes, offset(slot.0)) {
+            Ok(()) => Ok(self.open_slot(slot, &bytes)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Content::Damaged),
+            Err(error) => Err(self.cannot_read(file, error)),
+        }
+    }
+
+    /// The key in a slot. One that is damaged in one file is restored from the other.
+    pub fn key(&self, key: DataKey) -> Result<LessSafeKey, DataKeyError> {
+        let content = match self.read_slot(&self.files(), 0, key) {
+            Ok(Content::Damaged) | Err(_) => {
+                let writer = self.writer();
+                self.heal(&writer, key)?
+            }
+            Ok(content) => content,
+        };
+        match content {
+            Content::Key(secret) => Ok(aead(&secret)),
+            Content::Destroyed => Err(DataKeyError::Destroyed { key }),
+            Content::Damaged => Err(DataKeyError::Damaged { key }),
+        }
+    }
+
+    /// What a slot holds in either file; a file in which it is damaged gets it from the other. That a key was destroyed
+    /// counts more than that it is there: a shred may have reached one file only.
+    fn heal(&self, writer: &Writer, key: DataKey) -> Result<Content, DataKeyError> {
+        if key.0 >= writer.slots {
+            return Ok(Content::Damaged);
+        }
+        let files = self.files();
+        let contents = [self.read_slot(&files, 0, key), self.read_slot(&files, 1, key)];
+        let (bad, content) = match contents {
+            [Ok(Content::Key(_)), Ok(Content::Destroyed)] => (0, Content::Destroyed),
+            [Ok(Content::Destroyed), Ok(Content::Key(_))] => (1, Content::Destroyed),
+            [Ok(Content::Damaged) | Err(_), Ok(content @ (Content::Key(_) | Content::Destroyed))] => (0, content),
+            [Ok(content @ (Content::Key(_) | Content::Destroyed)), Ok(Content::Damaged) | Err(_)] => (1, content),
+            [content, _] => return content,
+        };
+        let healed = match &content {
+            Content::Key(secret) => self.seal_slot(key, secret, 0),
+            _ => self.seal_slot(key, &Secret::random(), SHREDDED),
+        };
+        let words =
+            format!("data key {} was damaged in {} and was restored from {}", key.0, NAMES[bad], NAMES[1 - bad]);
+        tracing::warn!("{words}");
+        self.note_repair(words);
+        // A disk that cannot be written is no reason not to read.
+        if let Err(error) = self.write_at(&files, bad, &healed, offset(key.0)).and_then(|()| self.sync(&files)) {
+            tracing::error!(%error, "a data key could not be restored");
+        }
+        Ok(content)
+    }
+
+    /// A key that nothing is sealed under yet. Writes and syncs now and then.
+    pub fn new_key(&self) -> Result<DataKey, DataKeyError> {
+        let mut writer = self.writer();
+        loop {
+            if let Some(key) = writer.unused.pop_front() {
+                return Ok(key);
+            }
+            self.add_block(&mut writer)?;
+        }
+    }
+
+    fn add_block(&self, writer: &mut Writer) -> Result<(), DataKeyError> {
+        let (first, end) = (writer.slots, writer.slots.checked_add(writer.block).ok_or(DataKeyError::UsedUp)?);
+        if end > self.keyring.slots_reserved() {
+            self.keyring.reserve_slots(end.saturating_add(RESERVED_STEP))?;
+        }
+        let bytes: Vec<u8> =
+            (first..end).flat_map(|slot| self.seal_slot(DataKey(slot), &Secret::random(), 0)).collect();
+        let files = self.files();
+        for file in 0..2 {
+            self.write_at(&files, file, &bytes, offset(first))?;
+        }
+        self.sync(&files)?;
+        writer.slots = end;
+        writer.block = (writer.block * 2).min(LARGEST_BLOCK);
+        writer.unused.extend((first..end).map(DataKey));
+        Ok(())
+    }
+
+    /// Destroys keys: on return nothing that is sealed under them can ever be opened. Doing it twice does no harm.
+    pub fn shred(&self, keys: &[DataKey]) -> Result<(), DataKeyError> {
+        let writer = self.writer();
+        let files = self.files();
+        for key in keys.iter().filter(|key| key.0 < writer.slots) {
+            let slot = self.seal_slot(*key, &Secret::random(), SHREDDED);
+            for file in 0..2 {
+                self.write_at(&files, file, &slot, offset(key.0))?;
+                if let Some((renewed, _)) = writer.renewal.as_ref().filter(|(_, slots)| key.0 < *slots) {
+                    self.write_at(renewed, file, &slot, offset(key.0))?;
+                }
+            }
+        }
+        self.sync(&files)
+    }
+
+    /// Checks every slot in both files and restores what is damaged in one. Gives those that are damaged in both.
+    pub fn check(&self) -> Result<Vec<DataKey>, DataKeyError> {
+        let mut damaged = Vec::new();
+        let mut from = 0;
+        loop {
+            let writer = self.writer();
+            if from >= writer.slots {
+                return Ok(damaged);
+            }
+            let end = writer.slots.min(from + STEP);
+            let files = self.files();
+            let mut both = [Vec::new(), Vec::new()];
+            for (file, bytes) in both.iter_mut().enumerate() {
+                bytes.resize((end - from) as usize * SLOT_BYTES, 0);
+                // What cannot be read is zeros, and so damaged.
+                if files[file].read_exact_at(bytes, offset(from)).is_err() {
+                    bytes.fill(0);
+                }
+            }
+            let slots = both.each_ref().map(|bytes| bytes.as_chunks::<SLOT_BYTES>().0);
+            for (key, (main, copy)) in (from..end).map(DataKey).zip(slots[0].iter().zip(slots[1])) {
+                let agree = match (self.open_slot(key, main), self.open_slot(key, copy)) {
+                    (Content::Key(main), Content::Key(copy)) => main.0 == copy.0,
+                    (Content::Destroyed, Content::Destroyed) => true,
+                    _ => false,
+                };
+                if !agree && matches!(self.heal(&writer, key)?, Content::Damaged) {
+                    damaged.push(key);
+                }
+            }
+            from = end;
+        }
+    }
+
+    /// Writes both files anew under a fresh wrapping key and destroys the one before: what a disk still remembers of
+    /// slots that were overwritten opens no more. New messages and shredding go on meanwhile.
+    pub fn renew(&self) -> Result<(), DataKeyError> {
+        let paths = NAMES.map(|name| self.directory.join(name));
+        {
+            let mut writer = self.writer();
+            let new = [create_file(&new_name(&paths[0]))?, create_file(&new_name(&paths[1]))?];
+            for file in 0..2 {
+                self.write_at(&new, file, &self.header(), 0)?;
+            }
+            writer.renewal = Some((new, 0));
+        }
+        let result = self.keyring.begin_wrapping().map_err(DataKeyError::from).and_then(|wrapping| {
+            while !self.renew_step(&paths)? {}
+            Ok(self.keyring.destroy_wrapping_before(wrapping)?)
+        });
+        self.writer().renewal = None;
+        result
+    }
+
+    /// Copies some slots, and after the last ones puts the new files in place. Gives whether that is done.
+    fn renew_step(&self, paths: &[PathBuf; 2]) -> Result<bool, DataKeyError> {
+        let mut writer = self.writer();
+        let (from, slots) = (writer.renewal.as_ref().map_or(0, |(_, done)| *done), writer.slots);
+        let end = slots.min(from.saturating_add(STEP));
+        let mut bytes = Vec::with_capacity((end - from) as usize * SLOT_BYTES);
+        for key in (from..end).map(DataKey) {
+            let slot = match self.read_slot(&self.files(), 0, key) {
+                Ok(content @ (Content::Key(_) | Content::Destroyed)) => content,
+                _ => self.heal(&writer, key)?,
+            };
+            match slot {
+                Content::Key(secret) => bytes.extend(self.seal_slot(key, &secret, 0)),
+                Content::Destroyed => bytes.extend(self.seal_slot(key, &Secret::random(), SHREDDED)),
+                // It stays as damaged as it is.
+                Content::Damaged => bytes.extend([0; SLOT_BYTES]),
+            }
+        }
+        let Some((new, done)) = &mut writer.renewal else { return Ok(true) };
+        for file in 0..2 {
+            self.write_at(new, file, &bytes, offset(from))?;
+        }
+        *done = end;
+        if end < slots {
+            return Ok(false);
+        }
+        self.sync(new)?;
+        self.verify(new, slots)?;
+        writer.renewal = None;
+        let renamed = paths
+            .iter()
+            .try_for_each(|path| fs::rename(new_name(path), path).map_err(|error| cannot_write(path, error)));
+        // Even where one rename failed, what bears the name is what a restart would use.
+        *self.files.write().unwrap_or_else(PoisonError::into_inner) =
+            Arc::new([open_file(&paths[0])?, open_file(&paths[1])?]);
+        renamed?;
+        self.sync_directory()?;
+        Ok(true)
+    }
+
+    /// What was written reads back, in both files alike: the old ones are about to go.
+    fn verify(&self, files: &Pair, slots: u32) -> Result<(), DataKeyError> {
+        let mut both = [vec![0; STEP as usize * SLOT_BYTES], vec![0; STEP as usize * SLOT_BYTES]];
+        for from in (0..slots).step_by(STEP as usize) {
+            let bytes = (STEP.min(slots - from)) as usize * SLOT_BYTES;
+            for (file, buffer) in both.iter_mut().enumerate() {
+                let read = files[file].read_exact_at(&mut buffer[..bytes], offset(from));
+                read.map_err(|error| self.cannot_read(file, error))?;
+            }
+            let slots = both[0][..bytes].as_chunks::<SLOT_BYTES>().0;
+            let opens = |(key, slot): (u32, &Slot)| {
+                *slot == [0; SLOT_BYTES] || !matches!(self.open_slot(DataKey(key), slot), Content::Damaged)
+            };
+            if both[0][..bytes] != both[1][..bytes] || !(from..).zip(slots).all(opens) {
+                return Err(DataKeyError::NotVerified);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a renewal was cut off after it had begun: the keyring holds more than one wrapping key.
+    pub fn renewal_is_due(&self) -> bool {
+        self.keyring.wrapping_numbers().len() > 1
+    }
+}
+
+fn cannot_write(path: &Path, source: io::Error) -> DataKeyError {
+    DataKeyError::Write { path: path.to_owned(), source }
+}
+
+fn new_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+fn open_file(path: &Path) -> Result<File, DataKeyError> {
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    opened.map_err(|error| cannot_write(path, error))
+}
+
+fn create_file(path: &Path) -> Result<File, DataKeyError> {
+    let created = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path);
+    created.map_err(|error| cannot_write(path, error))
+}
+
+fn length(file: &File, path: &Path) -> Result<u64, DataKeyError> {
+    file.metadata().map(|facts| facts.len()).map_err(|source| DataKeyError::Read { path: path.to_owned(), source })
+}
+
+fn read_up_to(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], at + filled as u64) {
+            Ok(0) => break,
+            Ok(bytes) => filled += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
