@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     inbox::{Inbox, InboxError},
     jobs::supervisor::Pulse,
-    model::{audit::Actor, health::LineState, ids::TokenId, staff::Role},
+    model::{audit::Actor, health::LineState, ids::TokenId, shredding::Certificate, staff::Role},
 };
 
 const MAX_LINE_BYTES: u64 = 64 << 10;
@@ -35,6 +35,8 @@ pub enum Request {
     CreateToken { login: String, name: String, days: u32 },
     ListTokens,
     RevokeToken { id: String },
+    Shred { messages: Vec<String>, reason: String },
+    ListCertificates,
     Status,
 }
 
@@ -180,6 +182,29 @@ async fn carry_out(request: Request, uid: u32, inbox: &Inbox, pulse: &Pulse) -> 
             let id: TokenId = id.parse().map_err(|_| InboxError::NotFound)?;
             inbox.revoke_token(by, id).await?;
             Answer::Done
+        }
+        Request::Shred { messages, reason } => {
+            let parse = |text: &String| {
+                text.parse()
+                    .map_err(|_| InboxError::Invalid(format!("\"{text}\" is no message id: 26 letters and digits")))
+            };
+            let messages = messages.iter().map(parse).collect::<Result<_, _>>()?;
+            let certificate = inbox.shred(by, messages, &reason).await?;
+            Answer::Rows(certificate.lines().into_iter().map(Vec::from).collect())
+        }
+        Request::ListCertificates => {
+            let row = |certificate: Certificate| {
+                let overwritten = if certificate.overwritten_at.is_some() { "destroyed" } else { "pending" };
+                let count = certificate.messages.len();
+                vec![
+                    certificate.id.to_string(),
+                    certificate.at.to_string(),
+                    format!("{count} message{}", if count == 1 { "" } else { "s" }),
+                    overwritten.to_owned(),
+                    certificate.reason,
+                ]
+            };
+            Answer::Rows(inbox.certificates().await?.into_iter().map(row).collect())
         }
         Request::Status => Answer::Findings(status(inbox, pulse).await),
     })

@@ -123,11 +123,14 @@ pub struct KeysSection {
     pub kek: String,
     /// Where credentials are read from when systemd hands none over.
     pub credentials: PathBuf,
+    /// How long backups of this server are kept, 0 to 36,500 days: a certificate of destruction says so. Zero where none
+    /// are made.
+    pub backups_kept_days: u32,
 }
 
 impl Default for KeysSection {
     fn default() -> Self {
-        Self { kek: "credential:kek".into(), credentials: "/etc/frontdesk/credentials".into() }
+        Self { kek: "credential:kek".into(), credentials: "/etc/frontdesk/credentials".into(), backups_kept_days: 35 }
     }
 }
 
@@ -274,6 +277,10 @@ impl Config {
         if self.web.undo_s > 30 {
             return wrong("web.undo_s", &self.web.undo_s, "allowed are 0 to 30 seconds");
         }
+        if self.keys.backups_kept_days > 36_500 {
+            let allowed = "allowed are 0 (no backups are made) to 36500 days";
+            return wrong("keys.backups_kept_days", &self.keys.backups_kept_days, allowed);
+        }
         if self.web.names.is_empty() || self.web.names.iter().any(|name| name.is_empty() || name.contains(' ')) {
             return wrong("web.names", &self.web.names, "name at least one host, such as \"frontdesk.lan\"");
         }
@@ -371,6 +378,7 @@ impl Config {
             locations,
             lines,
             undo_ms: i64::from(self.web.undo_s) * 1000,
+            backups_kept_days: self.keys.backups_kept_days,
         }
     }
 

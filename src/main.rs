@@ -63,6 +63,19 @@ enum Command {
         #[command(subcommand)]
         command: UserCommand,
     },
+    /// Destroy messages for good, and print the certificate
+    #[command(group = clap::ArgGroup::new("what").required(true).args(["messages", "list"]))]
+    Shred {
+        /// Ids of messages: the API gives them, and each entry of a conversation's page bears its own
+        #[arg(value_name = "MESSAGE-ID", requires = "reason")]
+        messages: Vec<String>,
+        /// Why: it stands on the certificate, so name nobody in it
+        #[arg(long, value_name = "TEXT", conflicts_with = "list")]
+        reason: Option<String>,
+        /// Show the certificates of what was destroyed
+        #[arg(long, conflicts_with = "messages")]
+        list: bool,
+    },
     /// Bearer tokens for the API of the running daemon
     Token {
         #[command(subcommand)]
@@ -187,6 +200,10 @@ async fn run(arguments: Arguments) -> ExitCode {
                 TokenCommand::Revoke { id } => Request::RevokeToken { id },
             };
             ask(&path, &request).await
+        }
+        Command::Shred { list: true, .. } => ask(&path, &Request::ListCertificates).await,
+        Command::Shred { messages, reason, .. } => {
+            ask(&path, &Request::Shred { messages, reason: reason.unwrap_or_default() }).await
         }
         Command::Init { .. } => unreachable!("init ran before the runtime"),
     }

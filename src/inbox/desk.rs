@@ -9,7 +9,7 @@ use crate::{
     model::{
         address::Address,
         audit::{Action, Actor, AuditEvent, Outcome},
-        conversation::{Contact, Conversation},
+        conversation::{Contact, Conversation, Preview, Strand},
         ids::{ContactId, ConversationId, MessageId},
         message::{Content, Entry, Event, Message},
         staff::{Via, Who},
@@ -140,8 +140,22 @@ impl<'a, 'b> Desk<'a, 'b> {
         self.txn.read(&schema::CONTACTS, &id)?.ok_or(InboxError::NotFound)
     }
 
+    /// Seals what a conversation shows of its messages, each under its message's own key.
+    fn seal_previews(&self, conversation: &mut Conversation) -> Result<(), StoreError> {
+        for Strand { latest, .. } in &mut conversation.strands {
+            if let Preview::Words(words) = &latest.preview {
+                let key = self.txn.data_key_of(&schema::MESSAGES, &(conversation.id, latest.message))?;
+                let key = key.ok_or(StoreError::Shape { table: "messages" })?;
+                latest.preview =
+                    Preview::Sealed(self.txn.seal_apart(key, &schema::PREVIEWS, &latest.message, words)?);
+            }
+        }
+        Ok(())
+    }
+
     /// Writes a conversation with everything that lists it.
-    pub fn save_conversation(&mut self, conversation: Conversation) -> Result<(), StoreError> {
+    pub fn save_conversation(&mut self, mut conversation: Conversation) -> Result<(), StoreError> {
+        self.seal_previews(&mut conversation)?;
         let id = conversation.id;
         if let Some(old) = self.txn.get(&schema::CONVERSATIONS, &id)?
             && !old.is_open()
@@ -179,12 +193,7 @@ impl<'a, 'b> Desk<'a, 'b> {
 
     /// Notes that a record names the files that these contents are in.
     pub fn keep_blobs<'c>(&mut self, contents: impl IntoIterator<Item = &'c Content>) -> Result<(), StoreError> {
-        for content in contents {
-            if let Content::Blob { id, .. } = content {
-                self.txn.keep_blob(*id)?;
-            }
-        }
-        Ok(())
+        contents.into_iter().filter_map(Content::blob).try_for_each(|id| self.txn.keep_blob(id))
     }
 
     /// Adds a new message to a conversation's timeline, under its data key; events have none, since they say nothing of

@@ -18,7 +18,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Records,
+        Records, StoreError,
         data_keys::DataKey,
         engine::Direction,
         schema::{self, RawRecord},
@@ -64,13 +64,24 @@ impl Inbox {
 
     /// Notes that filing went wrong; after three times the item is shown as unreadable.
     pub async fn filing_failed(&self, id: RawId) -> Result<(), InboxError> {
-        let raw = self.raw_record(id).await?;
+        let raw = match self.raw_record(id).await {
+            Ok(raw) => Some(raw),
+            // Its record or its key is damaged: not even where it came from is known.
+            Err(InboxError::Store(StoreError::Sealed { .. } | StoreError::Blob(_))) => None,
+            Err(error) => return Err(error),
+        };
         self.change(move |desk| {
             let Some(mut filing) = desk.txn.read(&schema::TO_FILE, &id)? else { return Ok(()) };
             filing.attempts = filing.attempts.saturating_add(1);
             if filing.attempts >= MAX_ATTEMPTS {
                 desk.txn.delete(&schema::TO_FILE, &id);
-                return quarantine(desk, id, &raw, "reading it failed several times");
+                return match &raw {
+                    Some(raw) => quarantine(desk, id, raw, "reading it failed several times"),
+                    None => {
+                        tracing::error!(item = %id, "an item is damaged on the disk and was given up");
+                        Ok(desk.audit(Actor::Daemon, Action::Quarantined, [id.0], Outcome::Failed)?)
+                    }
+                };
             }
             desk.txn.put(&schema::TO_FILE, &id, &filing)?;
             Ok(desk.audit(Actor::Daemon, Action::Filed, [id.0], Outcome::Failed)?)
@@ -202,6 +213,11 @@ pub(super) fn remember_message_id(
     Ok(desk.txn.put(&schema::MESSAGE_IDS, &(lookup, message), &())?)
 }
 
+pub(super) fn forget_message_id(desk: &mut Desk<'_, '_>, message_id: &str, message: MessageId) {
+    let lookup = message_id_lookup(desk, message_id);
+    desk.txn.delete(&schema::MESSAGE_IDS, &(lookup, message));
+}
+
 /// Mails with this Message-ID: the first, which nobody can have copied, then the newest.
 fn with_message_id(desk: &mut Desk<'_, '_>, message_id: &str) -> Result<Vec<Message>, InboxError> {
     let lookup = message_id_lookup(desk, message_id);
@@ -225,7 +241,7 @@ fn thread_of(
             let joins = match &message.entry {
                 Entry::Outbound(_) => true,
                 Entry::Inbound(inbound) => inbound.from.key() == sender.key() && *sender != Address::Unknown,
-                Entry::Note { .. } | Entry::Event { .. } => false,
+                Entry::Note { .. } | Entry::Event { .. } | Entry::Destroyed { .. } => false,
             };
             if joins {
                 return desk.conversation(message.conversation).map(Some);
@@ -270,6 +286,10 @@ fn note_second_copy(
         }
         desk.save_message(&message)?;
         desk.txn.put(&schema::MORE_RAWS, &(message.id, raw), &())?;
+        // The first one has the same files.
+        for blob in attachments.iter().filter_map(|file| file.content.blob()) {
+            desk.txn.let_blob_go(blob);
+        }
         desk.audit(Actor::Line(record.line.clone()), Action::Filed, [raw.0, message.id.0], Outcome::Done)?;
         return Ok(true);
     }

@@ -12,6 +12,7 @@ mod people;
 mod receive;
 mod reports;
 mod show;
+mod shred;
 #[cfg(test)]
 mod tests;
 mod texts;
@@ -31,6 +32,7 @@ pub use self::{
     outbox::{NextDue, Outgoing},
     people::{LogIn, NewSession, SessionCheck},
     show::{ListPage, ListRow, Seen, Timeline, Way},
+    shred::KeyCheck,
     work::{File, Reply},
 };
 use crate::{
@@ -61,6 +63,9 @@ pub struct Practice {
     pub lines: BTreeMap<LineId, Line>,
     /// How long a send can be undone, in milliseconds.
     pub undo_ms: i64,
+    /// How long backups of this server are kept, in days: so long may one hold a key that was destroyed here. Zero where
+    /// none are made.
+    pub backups_kept_days: u32,
 }
 
 /// One mailbox, number or voicemail box.
@@ -181,6 +186,7 @@ impl Inbox {
         };
         let damaged = inbox.note_findings().await?;
         inbox.reconcile_outbox(damaged).await?;
+        inbox.finish_shredding().await?;
         Ok(inbox)
     }
 

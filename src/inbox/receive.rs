@@ -64,11 +64,20 @@ impl Inbox {
                 let actor = Actor::Line(record.line.clone());
                 if let SourceKey::Mail { folder, uid_validity, .. } = &record.source {
                     // The same bytes under another UIDVALIDITY are the same mail (requirements E1).
+                    // So is one that was shredded: it must not come back.
+                    let is_same = |old: Option<RawRecord>| match old.map(|old| old.source) {
+                        Some(SourceKey::Mail { folder: f, uid_validity: v, .. }) => f == *folder && v != *uid_validity,
+                        Some(_) => false,
+                        None => true,
+                    };
                     if let Some(earlier) = desk.txn.read(&schema::MAIL_BYTES, &same_bytes)?
-                        && let Some(old) = desk.txn.get(&schema::RAWS, &earlier)?
-                        && matches!(&old.source, SourceKey::Mail { folder: f, uid_validity: v, .. }
-                        if f == folder && v != uid_validity)
+                        && is_same(desk.txn.get(&schema::RAWS, &earlier)?)
                     {
+                        // What was written for this copy is not needed.
+                        desk.destroy_key(key, None)?;
+                        for blob in record.parts.iter().filter_map(|(_, content)| content.blob()) {
+                            desk.txn.let_blob_go(blob);
+                        }
                         desk.txn.put(&schema::SOURCES, &lookup, &Known::Stored(earlier))?;
                         desk.audit(actor, Action::Received, [earlier.0], Outcome::Done)?;
                         return Ok(Stored::new(earlier, true));

@@ -11,7 +11,7 @@ use crate::{
         audit::{Action, Actor, Outcome},
         ids::MessageId,
         line::{Channel, LineId},
-        message::Message,
+        message::{Message, OutboundMessage},
         outbound::{Attempt, Outbound},
         parsed::{Bounce, ReportOutcome, StatusReport},
     },
@@ -60,6 +60,16 @@ pub(super) fn expect_any_report(
 ) -> Result<(), InboxError> {
     let lookup = report_lookup(desk, line, None, to);
     Ok(desk.txn.put(&schema::REPORTS_DUE, &(lookup, id), &0)?)
+}
+
+/// No report on this message is waited for any more.
+pub(super) fn forget(desk: &mut Desk<'_, '_>, id: MessageId, outbound: &OutboundMessage) {
+    let Some(to) = text_recipient(outbound) else { return };
+    let references = outbound.parts.iter().map(|part| Some(part.reference)).chain([None]);
+    for reference in references {
+        let lookup = report_lookup(desk, &outbound.line, reference, &to);
+        desk.txn.delete(&schema::REPORTS_DUE, &(lookup, id));
+    }
 }
 
 /// The text to this number that a line is just handing over.

@@ -8,7 +8,7 @@ use crate::{
         address::{Address, EmailAddress, PhoneNumber},
         audit::{Action, Outcome},
         category::Categories,
-        conversation::{Contact, Conversation, Glimpse},
+        conversation::{Contact, Conversation, Glimpse, Preview},
         ids::{AttachmentId, ContactId, ConversationId, MessageId, RawId},
         line::{Channel, LineId},
         message::{Attachment, Content, InboundDetail, Message, Recipient},
@@ -33,6 +33,8 @@ pub struct ListRow {
     pub conversation: Conversation,
     pub contact: Contact,
     pub glimpse: Glimpse,
+    /// What the glimpse's message says, in short.
+    pub preview: String,
     pub waiting_since: Option<Timestamp>,
     pub failed: bool,
 }
@@ -46,10 +48,18 @@ pub struct ListPage {
     pub sequence: u64,
 }
 
-/// A timeline entry, or that there is one which this person may not see.
+/// A timeline entry, or that there is one which this person may not see, or which nobody can.
 pub enum Seen {
     Message(Box<Message>),
-    Restricted { id: MessageId, at: Timestamp },
+    Restricted {
+        id: MessageId,
+        at: Timestamp,
+    },
+    /// Its record or its key is damaged.
+    Damaged {
+        id: MessageId,
+        at: Timestamp,
+    },
 }
 
 /// A way to answer.
@@ -80,7 +90,23 @@ fn list_row(records: &impl Records, who: &Who, id: ConversationId) -> Result<Opt
     let contact = records.get(&schema::CONTACTS, &conversation.contact)?.ok_or(InboxError::NotFound)?;
     let waiting_since = conversation.waiting_since(who.sees());
     let failed = conversation.visible(who.sees()).any(|strand| strand.failed > 0);
-    Ok(Some(ListRow { conversation: conversation.seen_by(who.sees()), contact, glimpse, waiting_since, failed }))
+    let preview = preview_of(records, &glimpse);
+    let conversation = conversation.seen_by(who.sees());
+    Ok(Some(ListRow { conversation, contact, glimpse, preview, waiting_since, failed }))
+}
+
+/// What a message says in short. One that is damaged must not take the whole list with it.
+fn preview_of(records: &impl Records, glimpse: &Glimpse) -> String {
+    match &glimpse.preview {
+        Preview::Words(words) => words.clone(),
+        Preview::Sealed(sealed) => {
+            records.open_apart(&schema::PREVIEWS, &glimpse.message, sealed).unwrap_or_else(|error| {
+                tracing::error!(message = %glimpse.message, %error, "a preview does not open");
+                "This message is damaged".to_owned()
+            })
+        }
+        Preview::Destroyed => "This message was destroyed".to_owned(),
+    }
 }
 
 /// A page of resolved conversations, the most recently active first.
@@ -229,7 +255,7 @@ impl Inbox {
             Ok(timeline) => {
                 let seen = timeline.entries.iter().filter_map(|entry| match entry {
                     Seen::Message(message) => Some(message.id.0),
-                    Seen::Restricted { .. } => None,
+                    Seen::Restricted { .. } | Seen::Damaged { .. } => None,
                 });
                 let objects: Vec<u128> = std::iter::once(id.0).chain(seen).collect();
                 self.change(move |desk| {
@@ -258,13 +284,21 @@ impl Inbox {
             return Err(InboxError::Denied);
         }
         let contact: Contact = records.get(&schema::CONTACTS, &conversation.contact)?.ok_or(InboxError::NotFound)?;
-        let mut newest = records.list(&schema::MESSAGES, &id, Direction::Descending, None, limit.saturating_add(1))?;
+        let mut newest =
+            records.list_each(&schema::MESSAGES, &id, Direction::Descending, None, limit.saturating_add(1))?;
         let earlier = newest.len() > limit;
         newest.truncate(limit);
         let entries = newest
             .into_iter()
             .rev()
-            .filter_map(|(_, message)| {
+            .filter_map(|((_, id), message)| {
+                let message = match message {
+                    Ok(message) => message,
+                    Err(error) => {
+                        tracing::error!(message = %id, %error, "a message does not open");
+                        return Some(Seen::Damaged { id, at: id.made_at() });
+                    }
+                };
                 if who.sees().contains(message.category) {
                     Some(Seen::Message(Box::new(message)))
                 } else if matches!(message.entry, crate::model::message::Entry::Event { .. }) {

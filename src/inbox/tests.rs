@@ -5,6 +5,7 @@ mod people;
 mod random;
 mod reports;
 mod sending;
+mod shredding;
 mod texts;
 mod threads;
 mod trail;
@@ -95,6 +96,7 @@ fn practice() -> Practice {
         locations: vec![("main".into(), "Main Street".into()), ("north".into(), "North".into())],
         lines,
         undo_ms: UNDO,
+        backups_kept_days: 35,
     }
 }
 
@@ -259,8 +261,10 @@ impl Desk {
                 Entry::Inbound(inbound) => Some(inbound.text.clone()),
                 Entry::Outbound(outbound) => Some(outbound.text.clone()),
                 Entry::Note { text, .. } => Some(text.clone()),
+                Entry::Destroyed { .. } => Some("Destroyed".to_owned()),
                 Entry::Event { .. } => None,
             },
+            Seen::Damaged { .. } => Some("Damaged".to_owned()),
         };
         self.opened(who, id).await.entries.iter().filter_map(said).collect()
     }

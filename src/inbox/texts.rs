@@ -5,6 +5,7 @@ use super::{
     desk::Desk,
     file::{Arrival, continued},
     outbox,
+    work::readable,
 };
 use crate::{
     model::{
@@ -165,11 +166,13 @@ pub(super) fn file_text(
 fn save_parts(desk: &mut Desk<'_, '_>, lookup: &Lookup, set: &PartSet) -> Result<(), InboxError> {
     let key = desk.txn.data_key_of(&schema::RAWS, &set.raw)?.ok_or(InboxError::NotFound)?;
     if let Some((_, message)) = set.message {
-        for raw in &set.more_raws {
-            desk.txn.put(&schema::MORE_RAWS, &(message, *raw), &())?;
-        }
+        note_raws(desk, message, set)?;
     }
     Ok(desk.txn.put_under(key, &schema::TEXT_PARTS, lookup, set)?)
+}
+
+fn note_raws(desk: &mut Desk<'_, '_>, message: MessageId, set: &PartSet) -> Result<(), StoreError> {
+    set.more_raws.iter().try_for_each(|raw| desk.txn.put(&schema::MORE_RAWS, &(message, *raw), &()))
 }
 
 /// How many parts are missing of how many.
@@ -197,6 +200,7 @@ fn show_incomplete(desk: &mut Desk<'_, '_>, set: &PartSet) -> Result<Option<(Con
     let Some(record) = desk.txn.get(&schema::RAWS, &set.raw)? else { return Ok(None) };
     let text = ParsedText { from: set.from.clone(), content: TextContent::Text(String::new()), sent: None, part: None };
     let message = enter(desk, set.raw, &record, &text, shown(set), Vec::new(), missing(set))?;
+    note_raws(desk, message.id, set)?;
     Ok(Some((message.conversation, message.id)))
 }
 
@@ -322,11 +326,11 @@ fn answer_keyword(
 /// How many keywords were answered in this conversation within a day.
 fn answered_today(desk: &Desk<'_, '_>, id: ConversationId) -> Result<usize, InboxError> {
     let now = desk.now();
-    let newest = desk.txn.list(&schema::MESSAGES, &id, Direction::Descending, None, 50)?;
+    let newest = desk.txn.list_each(&schema::MESSAGES, &id, Direction::Descending, None, 50)?;
     let automatic = |message: &Message| {
         now.ms_since(message.at) < DAY_MS && message.outbound().is_some_and(|outbound| outbound.author.is_none())
     };
-    Ok(newest.iter().filter(|(_, message)| automatic(message)).count())
+    Ok(readable(newest).filter(automatic).count())
 }
 
 impl Inbox {
@@ -340,12 +344,19 @@ impl Inbox {
                 .shared
                 .store
                 .read::<_, StoreError>(move |r| {
-                    r.list(&schema::TEXT_PARTS, &(), Direction::Ascending, after.as_ref(), PAGE)
+                    r.list_each(&schema::TEXT_PARTS, &(), Direction::Ascending, after.as_ref(), PAGE)
                 })
                 .await?;
             let Some((last, _)) = page.last() else { return Ok(count) };
             after = Some(*last);
             for (lookup, set) in page {
+                let set = match set {
+                    Ok(set) => set,
+                    Err(error) => {
+                        tracing::error!(%error, "the parts of a text do not open");
+                        continue;
+                    }
+                };
                 let is_late = set.message.is_none() && now.ms_since(set.first_at) >= SHOW_PARTS_AFTER_MS;
                 if is_late || is_over(&set, now) {
                     count += usize::from(self.look_after_parts(lookup).await?);

@@ -90,6 +90,39 @@ impl Inbox {
             .map(|_| ())
     }
 
+    /// Orders that everything is sealed again under new keys, after which the old ones are destroyed.
+    pub async fn rotate_keys(&self, by: Actor) -> Result<(), InboxError> {
+        let epoch = self.shared.store.rotate().await?;
+        self.change(move |desk| {
+            desk.wake_jobs();
+            Ok(desk.audit(by.clone(), Action::KeysRotated, [u128::from(epoch)], Outcome::Done)?)
+        })
+        .await
+    }
+
+    /// Does the next piece of a rotation. Gives whether more is to do.
+    pub async fn go_on_rotating(&self) -> Result<bool, InboxError> {
+        let Some(rotation) = self.shared.store.rotation().await? else { return Ok(false) };
+        let more = self.shared.store.go_on_rotating().await?;
+        if !more {
+            let epoch = u128::from(rotation.below);
+            self.change(move |desk| Ok(desk.audit(Actor::Daemon, Action::KeysRotated, [epoch], Outcome::Done)?))
+                .await?;
+            tracing::info!(epoch = rotation.below, records = rotation.resealed, "the old keys were destroyed");
+        }
+        Ok(more)
+    }
+
+    /// How far a rotation of the keys has come, from 0 to 1; `None` while there is none.
+    pub async fn rotation(&self) -> Result<Option<f64>, InboxError> {
+        Ok(self.shared.store.rotation().await?.map(|rotation| rotation.fraction()))
+    }
+
+    /// What of the keys had to be repaired since the start, in words.
+    pub fn key_repairs(&self) -> Vec<String> {
+        self.shared.store.key_repairs()
+    }
+
     /// Whether a SIM's PIN may be tried: once ever, unless it was right (requirements S16). Remembers that it is.
     pub async fn may_try_pin(&self, line: &LineId, pin: &str) -> Result<bool, InboxError> {
         let key = self.shared.store.lookup("pin line", line.as_str().as_bytes());

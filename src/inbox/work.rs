@@ -16,7 +16,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Records, StoreError,
+        Each, Records, StoreError,
         engine::Direction,
         schema::{self, Draft},
         seal::random,
@@ -80,6 +80,11 @@ fn invalid<T>(what: &str) -> Result<T, InboxError> {
     Err(InboxError::Invalid(what.to_owned()))
 }
 
+/// Those of some messages that can be opened: a damaged one must not stop the work on the others.
+pub(super) fn readable<K>(page: Vec<Each<K, Message>>) -> impl Iterator<Item = Message> {
+    page.into_iter().filter_map(|(_, message)| message.ok())
+}
+
 /// The newest message that fits, among the last [`MAX_BACK`]. Most answers are to what came last, so it looks in steps.
 fn newest(
     records: &impl Records,
@@ -88,10 +93,10 @@ fn newest(
 ) -> Result<Option<Message>, StoreError> {
     let mut after = None;
     for _ in 0..MAX_BACK / BACK_STEP {
-        let page = records.list(&schema::MESSAGES, &id, Direction::Descending, after.as_ref(), BACK_STEP)?;
+        let page = records.list_each(&schema::MESSAGES, &id, Direction::Descending, after.as_ref(), BACK_STEP)?;
         let Some((last, _)) = page.last() else { break };
         after = Some(*last);
-        if let Some((_, found)) = page.into_iter().find(|(_, message)| fits(message)) {
+        if let Some(found) = readable(page).find(|message| fits(message)) {
             return Ok(Some(found));
         }
     }
@@ -115,8 +120,8 @@ fn category_here(desk: &Desk<'_, '_>, who: &Who, conversation: &Conversation) ->
 
 /// Staff handled this: voicemails that they may see are to be marked heard at the PBX (requirements V8).
 fn handle_voicemails(desk: &mut Desk<'_, '_>, who: &Who, id: ConversationId) -> Result<(), InboxError> {
-    let recent = desk.txn.list(&schema::MESSAGES, &id, Direction::Descending, None, MAX_BACK)?;
-    for (_, mut message) in recent {
+    let recent = desk.txn.list_each(&schema::MESSAGES, &id, Direction::Descending, None, MAX_BACK)?;
+    for mut message in readable(recent) {
         if !who.sees().contains(message.category) {
             continue;
         }
@@ -242,12 +247,9 @@ impl Inbox {
             message.category = to;
             desk.save_message(&message)?;
             let mut conversation = desk.conversation(message.conversation)?;
-            let timeline: Vec<Message> = desk
-                .txn
-                .list(&schema::MESSAGES, &conversation.id, Direction::Ascending, None, MAX_TIMELINE)?
-                .into_iter()
-                .map(|(_, message)| message)
-                .collect();
+            let place = &conversation.id;
+            let all = desk.txn.list_each(&schema::MESSAGES, place, Direction::Ascending, None, MAX_TIMELINE)?;
+            let timeline: Vec<Message> = readable(all).collect();
             conversation.restrand(&timeline, id, from);
             if changes_recipient(&timeline, id) {
                 // Who is just writing an answer would write to somebody else than the composer showed.

@@ -5,7 +5,9 @@
 
 mod filing;
 mod incoming_mail;
+mod nightly;
 mod outgoing_mail;
+mod rotation;
 pub mod supervisor;
 mod texts;
 mod tidy;
@@ -28,6 +30,8 @@ pub fn start(supervisor: &Supervisor, config: &Config, inbox: &Inbox) -> Result<
     let country: Arc<str> = config.practice.country.as_str().into();
 
     supervisor.start("filing", filing::job(inbox.clone(), country));
+    supervisor.start("nightly", nightly::job(inbox.clone()));
+    supervisor.start("rotation", rotation::job(inbox.clone()));
     supervisor.start("incomplete-texts", texts::incomplete(inbox.clone()));
     for line in &config.mail {
         let account = mail::imap::Account {

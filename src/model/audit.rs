@@ -85,6 +85,10 @@ pub enum Action {
     Stopped,
     /// The store repaired itself, or found that something is damaged.
     Repaired,
+    /// A new epoch of keys began, or the ones before it were destroyed.
+    KeysRotated,
+    /// Messages were shredded, or their shredding went on.
+    Destroyed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

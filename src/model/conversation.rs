@@ -76,7 +76,18 @@ pub struct Glimpse {
     pub at: Timestamp,
     pub channel: Option<Channel>,
     pub outbound: bool,
-    pub preview: String,
+    pub preview: Preview,
+}
+
+/// What a message says, in short. It is content of that message, so it must not outlive it: the store holds it sealed
+/// under the message's own key.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub enum Preview {
+    /// Only until the conversation is saved.
+    Words(String),
+    Sealed(Vec<u8>),
+    /// The message was shredded.
+    Destroyed,
 }
 
 impl Conversation {
@@ -190,6 +201,13 @@ impl Conversation {
         strand.waiting_since.get_or_insert(now);
     }
 
+    /// A message was shredded: nothing of what it said stays here.
+    pub fn destroyed(&mut self, message: MessageId) {
+        for strand in self.strands.iter_mut().filter(|strand| strand.latest.message == message) {
+            strand.latest.preview = Preview::Destroyed;
+        }
+    }
+
     /// Composers of those who see one of these categories have to look again.
     pub fn unsettle(&mut self, categories: Categories) {
         self.revision += 1;
@@ -261,8 +279,13 @@ fn glimpse_of(message: &Message) -> Glimpse {
         Entry::Outbound(out) => (Some(out.channel), true, out.text.clone()),
         Entry::Note { text, .. } => (None, true, text.clone()),
         Entry::Event { .. } => (None, true, String::new()),
+        Entry::Destroyed { .. } => {
+            let (message, at, preview) = (message.id, message.at, Preview::Destroyed);
+            return Glimpse { message, at, channel: None, outbound: false, preview };
+        }
     };
-    Glimpse { message: message.id, at: message.at, channel, outbound, preview: preview(&text, PREVIEW_CHARS) }
+    let preview = Preview::Words(preview(&text, PREVIEW_CHARS));
+    Glimpse { message: message.id, at: message.at, channel, outbound, preview }
 }
 
 fn inbound_preview(inbound: &super::message::Inbound) -> String {

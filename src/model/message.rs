@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     address::Address,
+    audit::Actor,
     category::Category,
-    ids::{AttachmentId, BlobId, ConversationId, MessageId, RawId, StaffId},
+    ids::{AttachmentId, BlobId, CertificateId, ConversationId, MessageId, RawId, StaffId},
     line::{Channel, LineId},
     outbound::{Attempt, Outbound},
     parsed::{Automatic, Mailbox, PbxItem},
@@ -36,6 +37,12 @@ pub enum Entry {
     Event {
         by: Option<StaffId>,
         what: Event,
+    },
+    /// Stands where a message was that was shredded.
+    Destroyed {
+        by: Actor,
+        at: Timestamp,
+        certificate: CertificateId,
     },
 }
 
@@ -152,6 +159,11 @@ pub enum Content {
 }
 
 impl Content {
+    /// The sealed file, where it is one.
+    pub fn blob(&self) -> Option<BlobId> {
+        if let Self::Blob { id, .. } = self { Some(*id) } else { None }
+    }
+
     pub fn bytes_len(&self) -> u64 {
         match self {
             Self::Inline(bytes) => bytes.len() as u64,
@@ -197,7 +209,7 @@ impl Message {
         match &self.entry {
             Entry::Inbound(inbound) => &inbound.attachments,
             Entry::Outbound(outbound) => &outbound.attachments,
-            Entry::Note { .. } | Entry::Event { .. } => &[],
+            Entry::Note { .. } | Entry::Event { .. } | Entry::Destroyed { .. } => &[],
         }
     }
 }

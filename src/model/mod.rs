@@ -15,5 +15,6 @@ pub mod message;
 pub mod outbound;
 pub mod outgoing;
 pub mod parsed;
+pub mod shredding;
 pub mod staff;
 pub mod time;

@@ -28,6 +28,7 @@ use ring::aead::LessSafeKey;
 use zeroize::Zeroizing;
 
 use super::{
+    StoreError,
     data_keys::DataKey,
     pack::padded_len,
     seal::{Place, Secret, aead, open_with, random, seal_with},
@@ -132,6 +133,10 @@ impl Blobs {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(BlobError::Write { id, source }),
             _ => Ok(()),
         }
+    }
+
+    pub(super) fn cannot_list(&self, source: io::Error) -> StoreError {
+        StoreError::Directory { path: self.directory.clone(), source }
     }
 
     /// The files that were made before `limit`.

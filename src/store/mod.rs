@@ -10,8 +10,10 @@ pub mod keyring;
 pub mod keys;
 mod pack;
 mod records;
+pub mod rotation;
 pub mod schema;
 pub mod seal;
+mod shredding;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -26,7 +28,7 @@ use std::{
 
 use tokio::sync::{oneshot, watch};
 
-pub use self::records::{Reader, Records, Txn};
+pub use self::records::{Each, Reader, Records, Txn};
 use self::{
     blobs::{BlobError, Blobs},
     data_keys::DataKey,
@@ -60,6 +62,9 @@ pub enum StoreError {
     Shredded { table: &'static str, key: DataKey },
     #[error("a record of table {table} has an unknown shape")]
     Shape { table: &'static str },
+    /// A rotation leaves nothing behind that may still be restored.
+    #[error("the old keys were kept, since {damaged} records under them do not open")]
+    KeptOldKeys { damaged: u64 },
     #[error("cannot use the directory {path}")]
     Directory { path: PathBuf, source: io::Error },
     #[error("another process uses the store in {path}")]
@@ -145,10 +150,16 @@ impl Store {
         Ok(Self::start(Inner::new(Arc::new(engine), vault, blobs, clock, Some(lock))))
     }
 
-    /// A store over another engine, with its keys and blobs in `directory`.
+    /// What a record that stands, or stood, under a raw key says, unpacked, if any key of this store opens it.
+    #[cfg(test)]
+    pub fn plain_text(&self, raw_key: &[u8], record: &[u8]) -> Option<Vec<u8>> {
+        records::plain_text(&Reader::new(&self.inner), raw_key, record)
+    }
+
+    /// A store over another engine, with its keys and blobs in `directory`, always under the same KEK.
     #[cfg(test)]
     pub fn over(engine: Arc<dyn Engine>, directory: &Path, clock: Clock) -> Self {
-        let vault = Arc::new(Vault::open(directory, &Kek::random()).unwrap());
+        let vault = Arc::new(Vault::open(directory, &Kek::from_hex(&"07".repeat(32)).unwrap()).unwrap());
         let blobs = Arc::new(Blobs::open(&directory.join("blobs"), vault.clone()).unwrap());
         Self::start(Inner::new(engine, vault, blobs, clock, None))
     }

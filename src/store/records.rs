@@ -21,6 +21,9 @@ use crate::{clock::Clock, model::ids::BlobId};
 /// files that it does not survive the loss of.
 const MAX_INLINE_BYTES: usize = 7 << 10;
 
+/// A key and its value, or why that does not open.
+pub type Each<K, V> = (K, Result<V, StoreError>);
+
 /// Raw keys with their sealed records.
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -59,7 +62,7 @@ pub trait Records {
         direction: Direction,
         after: Option<&K>,
         limit: usize,
-    ) -> Result<Vec<(K, Result<V, StoreError>)>, StoreError> {
+    ) -> Result<Vec<Each<K, V>>, StoreError> {
         let mut start = vec![table.number];
         prefix.encode(&mut start);
         let (mut low, mut high) = prefix_range(&start);
@@ -232,6 +235,11 @@ impl Sealer<'_> {
     }
 }
 
+#[cfg(test)]
+pub(super) fn plain_text(records: &impl Records, raw_key: &[u8], record: &[u8]) -> Option<Vec<u8>> {
+    unpack(&records.sealer().open_packed("(any)", raw_key, record).ok()?.0).ok()
+}
+
 fn does_not_open(table: &'static str, source: SealError) -> StoreError {
     match source {
         SealError::DataKey(DataKeyError::Destroyed { key }) => StoreError::Shredded { table, key },
@@ -387,6 +395,12 @@ impl<'a> Txn<'a> {
     /// A key that nothing is sealed under yet. Waits for the disk now and then.
     pub fn new_data_key(&self) -> Result<DataKey, StoreError> {
         Ok(self.sealer().vault.data_keys.new_key().map_err(SealError::from)?)
+    }
+
+    /// Begins an epoch before which all are to be left behind. Being on the writer, it comes after all that was sealed
+    /// under them.
+    pub(super) fn begin_retirement(&self) -> Result<u32, StoreError> {
+        Ok(self.sealer().vault.keyring.begin_retirement().map_err(SealError::from)?)
     }
 
     /// Seals a record again under the current epoch, if it is under one before `below`. Gives whether it was.

@@ -4,18 +4,21 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{data_keys::DataKey, engine::Damage, table::Table};
+use super::{data_keys::DataKey, engine::Damage, rotation::Rotation, table::Table};
 use crate::model::{
     address::{Address, EmailAddress},
     audit::AuditEvent,
     category::{Categories, Category},
     conversation::{Contact, Conversation},
     health::{StoreDamage, StoreFindings},
-    ids::{AttachmentId, BlobId, ContactId, ConversationId, MessageId, RawId, SessionId, StaffId, TokenId},
+    ids::{
+        AttachmentId, BlobId, CertificateId, ContactId, ConversationId, MessageId, RawId, SessionId, StaffId, TokenId,
+    },
     intake::{RawFormat, SourceKey},
     line::{Channel, LineId},
     message::{Content, Message},
     parsed::{ReportOutcome, TextContent, TextPart},
+    shredding::Certificate,
     staff::{Role, Staff},
     time::Timestamp,
 };
@@ -104,6 +107,14 @@ pub const MORE_RAWS: Table<(MessageId, RawId), ()> = Table::new(41, "more_raws",
 /// Data keys of the drafts that a message was written as, or that it became again.
 pub const DRAFTED_UNDER: Table<(MessageId, DataKey), ()> = Table::new(42, "drafted_under", 1);
 
+/// Data keys that are being destroyed: until they are overwritten, and then until the slots are wrapped anew.
+pub const SHREDS: Table<DataKey, Shred> = Table::new(43, "shreds", 1);
+pub const CERTIFICATES: Table<CertificateId, Certificate> = Table::new(44, "certificates", 1);
+/// How far the rotation of epochs has come.
+pub const ROTATION: Table<(), Rotation> = Table::new(46, "rotation", 1);
+/// Has no rows: a preview stands in its conversation, sealed under the key of its message.
+pub const PREVIEWS: Table<MessageId, String> = Table::new(47, "previews", 1);
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditHead {
     pub sequence: u64,
@@ -170,6 +181,13 @@ pub struct PartSet {
     pub more_raws: Vec<RawId>,
     pub message: Option<(ConversationId, MessageId)>,
     pub parts: Vec<(TextPart, TextContent)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shred {
+    /// `None` for a key that nothing was sealed under in the end.
+    pub certificate: Option<CertificateId>,
+    pub overwritten: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

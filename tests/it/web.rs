@@ -70,6 +70,7 @@ fn practice() -> Practice {
         ]
         .into(),
         undo_ms: 10_000,
+        backups_kept_days: 35,
     }
 }
 

@@ -24,7 +24,7 @@ impl Desk {
         let opened = self.opened(&self.manager, conversation).await;
         let sent = |seen: &Seen| match seen {
             Seen::Message(message) => message.outbound().map(|o| (o.text.clone(), o.state.word())),
-            Seen::Restricted { .. } => None,
+            Seen::Restricted { .. } | Seen::Damaged { .. } => None,
         };
         opened.entries.iter().filter_map(sent).collect()
     }
@@ -87,7 +87,7 @@ async fn an_incomplete_text_is_shown_and_completes_later() {
     assert_eq!(desk.timeline(&desk.front, conversation).await, ["I took twenty tablets"]);
     assert_eq!(desk.list(&desk.front, Filter::NeedsAction).await, [conversation]);
     let page = desk.inbox.list(&desk.front, &Filter::NeedsAction, None, 9).await.unwrap();
-    assert_eq!(page.rows[0].glimpse.preview, "I took twenty tablets");
+    assert_eq!(page.rows[0].preview, "I took twenty tablets");
     let late = desk.inbox.reply(&desk.front, desk.answer(&opened, "sms", "fine")).await;
     assert!(matches!(late, Err(InboxError::Conflict)));
     let (_, message) = desk.opened(&desk.front, conversation).await.entries.into_iter().fold(

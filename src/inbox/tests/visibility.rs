@@ -57,7 +57,7 @@ async fn lists_and_counts_derive_from_visible_messages_only() {
     let id = filed[0].conversation;
     let preview = async |who: &Who| {
         let page = desk.inbox.list(who, &Filter::NeedsAction, None, 9).await.unwrap();
-        page.rows.first().map(|row| row.glimpse.preview.clone())
+        page.rows.first().map(|row| row.preview.clone())
     };
     assert_eq!(preview(&desk.front).await.as_deref(), Some("wrong bill"));
     assert_eq!(preview(&desk.nurse).await.as_deref(), Some("blood in the urine"));

@@ -21,6 +21,8 @@ pub(super) enum Entry {
     Note(Note),
     Event(Event),
     Restricted(Restricted),
+    Destroyed(Destroyed),
+    Damaged(Damaged),
 }
 
 /// What a correspondent sent.
@@ -197,10 +199,29 @@ pub(super) struct Restricted {
     at: Time,
 }
 
+/// Stands where a message was that was shredded: nothing can bring it back.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Destroyed {
+    id: Id,
+    at: Time,
+    category: Category,
+    destroyed_at: Time,
+    /// What the contractor finds it by.
+    certificate: Id,
+}
+
+/// A message that cannot be opened, because its record or its key is damaged on the disk.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Damaged {
+    id: Id,
+    at: Time,
+}
+
 impl From<Seen> for Entry {
     fn from(seen: Seen) -> Self {
         match seen {
             Seen::Restricted { id, at } => Self::Restricted(Restricted { id: Id::of(id), at: at.into() }),
+            Seen::Damaged { id, at } => Self::Damaged(Damaged { id: Id::of(id), at: at.into() }),
             Seen::Message(message) => entry(*message),
         }
     }
@@ -213,6 +234,10 @@ fn entry(message: Message) -> Entry {
         message::Entry::Outbound(outbound) => Entry::Outbound(Box::new(outbound_entry(id, at, category, *outbound))),
         message::Entry::Note { author, text } => Entry::Note(Note { id, at, category, author: Id::of(author), text }),
         message::Entry::Event { by, what } => Entry::Event(event_entry(id, at, by.map(Id::of), &what)),
+        message::Entry::Destroyed { at: destroyed_at, certificate, .. } => {
+            let (destroyed_at, certificate) = (destroyed_at.into(), Id::of(certificate));
+            Entry::Destroyed(Destroyed { id, at, category, destroyed_at, certificate })
+        }
     }
 }
 

@@ -143,7 +143,7 @@ impl From<ListRow> for Row {
                 at: row.glimpse.at.into(),
                 channel: row.glimpse.channel.map(Channel::from),
                 outbound: row.glimpse.outbound,
-                preview: row.glimpse.preview,
+                preview: row.preview,
             },
         }
     }

@@ -247,7 +247,7 @@ pub async fn categorise(
     let timeline = state.inbox.open_conversation(&visitor.who, form.conversation, 500).await?;
     let was = timeline.entries.iter().find_map(|entry| match entry {
         Seen::Message(message) if message.id == id => Some(message.category),
-        Seen::Message(_) | Seen::Restricted { .. } => None,
+        Seen::Message(_) | Seen::Restricted { .. } | Seen::Damaged { .. } => None,
     });
     state.inbox.categorise(&visitor.who, id, to).await?;
     if !state.inbox.may_see(&visitor.who, form.conversation).await? {

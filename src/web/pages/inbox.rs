@@ -264,7 +264,7 @@ fn toast(presenter: &Presenter<'_>, place: &Place, timeline: &Timeline, asked: &
     let entry = |id| {
         timeline.entries.iter().rev().find_map(|entry| match entry {
             Seen::Message(message) if message.id == id => Some(message),
-            Seen::Message(_) | Seen::Restricted { .. } => None,
+            Seen::Message(_) | Seen::Restricted { .. } | Seen::Damaged { .. } => None,
         })
     };
     let done = match asked.done.as_deref()? {

@@ -79,7 +79,7 @@ impl Presenter<'_> {
             who: row.contact.title_in(self.country()),
             channel: row.glimpse.channel,
             author: row.glimpse.outbound.then(|| "We".to_owned()),
-            preview: row.glimpse.preview.clone(),
+            preview: row.preview.clone(),
             at: self.when(row.glimpse.at),
             waiting: row.waiting_since.map(|since| self.times.waiting(since)),
             categories: row.conversation.visible(sees).map(|strand| strand.category).collect(),

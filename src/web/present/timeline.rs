@@ -16,8 +16,8 @@ use crate::{
     web::{
         media::{is_picture, is_recording},
         view::{
-            self, Attempt, Audio, Automated, Contacted, Day, Entry, EventKind, File, InboundKind, News,
-            OtherConversation, Panel, Person, Restricted, SendState,
+            self, Attempt, Audio, Automated, Contacted, Day, Destroyed, Entry, EventKind, File, Gone, InboundKind,
+            News, OtherConversation, Panel, Person, Restricted, SendState,
         },
     },
 };
@@ -68,7 +68,7 @@ impl Presenter<'_> {
         for entry in seen {
             let at = match entry {
                 Seen::Message(message) => message.at,
-                Seen::Restricted { at, .. } => *at,
+                Seen::Restricted { at, .. } | Seen::Damaged { at, .. } => *at,
             };
             let date = self.times.date(at);
             if day.is_none_or(|day| date > day) {
@@ -79,6 +79,9 @@ impl Presenter<'_> {
                 Seen::Message(message) => self.entry(message),
                 Seen::Restricted { id, at } => {
                     Entry::Restricted(Restricted { id: id.to_string(), at: self.times.clock(*at) })
+                }
+                Seen::Damaged { id, at } => {
+                    Entry::Gone(Gone { id: id.to_string(), at: self.times.clock(*at), destroyed: None })
                 }
             });
         }
@@ -95,6 +98,10 @@ impl Presenter<'_> {
             }
             message::Entry::Event { by, what } => {
                 Entry::Event(view::Event { id, at, by: by.map(|by| self.name(by)), kind: self.event(what) })
+            }
+            message::Entry::Destroyed { at: when, certificate, .. } => {
+                let destroyed = Some(Destroyed { at: self.when(*when), certificate: certificate.to_string() });
+                Entry::Gone(Gone { id, at, destroyed })
             }
         }
     }
@@ -235,7 +242,7 @@ impl Presenter<'_> {
         let count = timeline.conversation.revision.saturating_sub(revision).max(1) as usize;
         let spoken = timeline.entries.iter().rev().filter_map(|entry| match entry {
             Seen::Message(message) => self.news(message),
-            Seen::Restricted { .. } => None,
+            Seen::Restricted { .. } | Seen::Damaged { .. } => None,
         });
         let mut news: Vec<News> = spoken.take(count.min(10)).collect();
         news.reverse();
@@ -256,7 +263,9 @@ impl Presenter<'_> {
                 let author = outbound.author.map_or_else(|| "Frontdesk".to_owned(), |author| self.name(author));
                 (author, true, outbound.channel, outbound.text.clone())
             }
-            message::Entry::Note { .. } | message::Entry::Event { .. } => return None,
+            message::Entry::Note { .. } | message::Entry::Event { .. } | message::Entry::Destroyed { .. } => {
+                return None;
+            }
         };
         let at = self.times.ago(message.at);
         Some(News { who, ours, at, channel, excerpt: preview(&excerpt, EXCERPT_CHARS) })
@@ -295,7 +304,7 @@ impl Presenter<'_> {
             id: row.conversation.id.to_string(),
             at: self.when(row.glimpse.at),
             channel: row.glimpse.channel,
-            preview: row.glimpse.preview.clone(),
+            preview: row.preview.clone(),
             resolved: !row.conversation.is_open(),
         }
     }
@@ -306,7 +315,7 @@ impl Presenter<'_> {
             Seen::Message(message) => {
                 message.inbound().filter(|inbound| matches!(inbound.detail, InboundDetail::Mail { .. }))
             }
-            Seen::Restricted { .. } => None,
+            Seen::Restricted { .. } | Seen::Damaged { .. } => None,
         })
     }
 

@@ -49,6 +49,7 @@ pub enum Entry {
     Note(Note),
     Event(Event),
     Restricted(Restricted),
+    Gone(Gone),
 }
 
 impl Entry {
@@ -277,6 +278,20 @@ pub enum EventKind {
 pub struct Restricted {
     pub id: String,
     pub at: When,
+}
+
+/// Stands where a message was that nobody can open any more: it was destroyed, or it is damaged.
+#[derive(Hash)]
+pub struct Gone {
+    pub id: String,
+    pub at: When,
+    pub destroyed: Option<Destroyed>,
+}
+
+#[derive(Hash)]
+pub struct Destroyed {
+    pub at: When,
+    pub certificate: String,
 }
 
 /// Where answers and notes are written.

@@ -19,9 +19,9 @@ pub(crate) mod samples;
 mod tests;
 
 pub use conversation::{
-    Attempt, Audio, Automated, CcChoice, Composer, Conflict, Contacted, Conversation, Day, Entry, Event, EventKind,
-    File, Inbound, InboundKind, LineChoice, News, NoWay, Note, OtherConversation, Outbound, Panel, Problem, Recipient,
-    Restricted, SendState, Way,
+    Attempt, Audio, Automated, CcChoice, Composer, Conflict, Contacted, Conversation, Day, Destroyed, Entry, Event,
+    EventKind, File, Gone, Inbound, InboundKind, LineChoice, News, NoWay, Note, OtherConversation, Outbound, Panel,
+    Problem, Recipient, Restricted, SendState, Way,
 };
 pub use entrance::{
     CaPage, ErrorKind, ErrorPage, LoginNotice, LoginPage, LoginProblem, PasswordProblem, WelcomePage, WelcomeState,

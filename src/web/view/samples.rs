@@ -299,6 +299,12 @@ pub fn entries() -> Vec<Entry> {
         }),
         Entry::Day(Day { iso: "2026-11-20".to_owned(), words: "Today".to_owned() }),
         Entry::Restricted(Restricted { id: "m4".to_owned(), at: when("08:50") }),
+        Entry::Gone(Gone {
+            id: "destroyed".to_owned(),
+            at: when("08:52"),
+            destroyed: Some(Destroyed { at: when("08:58"), certificate: "06c2f1o4k0000g0000004h2ss0".to_owned() }),
+        }),
+        Entry::Gone(Gone { id: "damaged".to_owned(), at: when("08:53"), destroyed: None }),
         Entry::Inbound(Box::new(inbound(
             "m5",
             Channel::Voicemail,

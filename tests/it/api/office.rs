@@ -87,6 +87,7 @@ fn practice() -> Practice {
         locations: vec![("main".into(), "Main Street".into())],
         lines,
         undo_ms: UNDO_MS,
+        backups_kept_days: 35,
     }
 }
 

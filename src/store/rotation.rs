@@ -1,0 +1,375 @@
+//! Rotation: a new epoch begins, everything under older ones is sealed again while the work goes on, and the old secrets
+//! are destroyed.
+//!
+//! The order is what makes it safe. First the keyring notes, durably, that a new epoch began and which are to be left
+//! behind; that happens on the writer, so what it sealed before is committed by then, and what it seals from there on is
+//! under the new epoch. Then records are sealed again by ordinary commits, at most [`BATCH`] in each, and other writers'
+//! commits go in between. Then the whole store is looked through once more: only when no record is under an old epoch,
+//! and the slots of data keys are wrapped anew, are the old secrets removed from the keyring. A process that ends
+//! anywhere on this way goes on at the next start from the last batch; nothing is ever without a key that opens it.
+//!
+//! Records under a data key stay as they are: their key's slot is wrapped anew instead. What the journal still has of
+//! older versions opens no more once the old epochs are gone. The key for look-ups does not rotate (see
+//! [`keyring`](super::keyring)).
+
+use std::{io, ops::Bound};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Records, Store, StoreError, blobs::BlobError, engine::Direction, records::is_older, schema, vault::SealError,
+};
+
+/// Records that are sealed again in one commit.
+const BATCH: usize = 64;
+/// Records that are looked at in one go.
+const PAGE: usize = 1_024;
+
+/// How far a rotation has come. Stands in the store, so that it goes on after a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// Epochs below this one are being left behind.
+    pub below: u32,
+    /// Every record up to here is done.
+    cursor: Vec<u8>,
+    /// Records that were sealed again, of how many that had to be when they were counted.
+    pub resealed: u64,
+    pub total: u64,
+    /// Records that did not open on this way through the store.
+    damaged: u64,
+}
+
+impl Rotation {
+    /// From 0 to 1.
+    pub fn fraction(&self) -> f64 {
+        if self.total == 0 { 0.0 } else { (self.resealed as f64 / self.total as f64).min(1.0) }
+    }
+}
+
+impl Store {
+    /// Begins a new epoch and notes that all earlier ones are to be left behind; [`Store::go_on_rotating`] does the rest.
+    /// Gives the epoch; where a rotation is under way already, the one with which that began.
+    pub async fn rotate(&self) -> Result<u32, StoreError> {
+        if let Some(below) = self.inner.vault.keyring.retiring_below() {
+            return Ok(below);
+        }
+        let begun = self.write::<_, StoreError>(|txn| {
+            let below = txn.begin_retirement()?;
+            txn.put(&schema::ROTATION, &(), &Rotation { below, ..Rotation::default() })?;
+            Ok(below)
+        });
+        Ok(begun.await?.0)
+    }
+
+    /// Whether earlier epochs are being left behind.
+    pub fn is_rotating(&self) -> bool {
+        self.inner.vault.keyring.retiring_below().is_some()
+    }
+
+    /// How far the rotation has come; `None` while there is none.
+    pub async fn rotation(&self) -> Result<Option<Rotation>, StoreError> {
+        let Some(below) = self.inner.vault.keyring.retiring_below() else { return Ok(None) };
+        let noted = self.read::<_, StoreError>(|r| r.get(&schema::ROTATION, &())).await?;
+        // A process that ended between keyring and store has noted nothing, or what it did the last time.
+        let noted = noted.filter(|rotation: &Rotation| rotation.below == below);
+        Ok(Some(noted.unwrap_or(Rotation { below, ..Rotation::default() })))
+    }
+
+    /// Does the next piece of a rotation. Gives whether more is to do; `false` also where there is no rotation.
+    pub async fn go_on_rotating(&self) -> Result<bool, StoreError> {
+        let Some(rotation) = self.rotation().await? else { return Ok(false) };
+        if rotation.total == 0 {
+            let total = self.count_older(rotation.below).await?;
+            if total > 0 {
+                self.note(Rotation { total, ..rotation }).await?;
+                return Ok(true);
+            }
+        }
+        match self.next_older(rotation.below, rotation.cursor.clone()).await? {
+            (keys, _) if !keys.is_empty() => self.reseal(rotation, keys).await.map(|()| true),
+            // Nothing more behind the cursor. What is left in front of it would be lost with its epoch.
+            _ if !rotation.cursor.is_empty() => {
+                let damaged = rotation.damaged;
+                self.note(Rotation { cursor: Vec::new(), damaged: 0, ..rotation }).await?;
+                if damaged > 0 { Err(StoreError::KeptOldKeys { damaged }) } else { Ok(true) }
+            }
+            _ => {
+                self.finish_rotation().await?;
+                Ok(false)
+            }
+        }
+    }
+
+    async fn note(&self, rotation: Rotation) -> Result<(), StoreError> {
+        self.write::<_, StoreError>(move |txn| txn.put(&schema::ROTATION, &(), &rotation)).await.map(|_| ())
+    }
+
+    async fn count_older(&self, below: u32) -> Result<u64, StoreError> {
+        let (mut total, mut cursor) = (0, Vec::new());
+        loop {
+            let (older, last) = self.next_older(below, cursor).await?;
+            total += older.len() as u64;
+            let Some(last) = last else { return Ok(total) };
+            cursor = last;
+        }
+    }
+
+    /// The next records behind `cursor` that are under an epoch before `below`, and how far was looked; `None` there
+    /// where nothing is left.
+    async fn next_older(&self, below: u32, mut cursor: Vec<u8>) -> Result<(Vec<Vec<u8>>, Option<Vec<u8>>), StoreError> {
+        self.read(move |reader| {
+            loop {
+                let range = (Bound::Excluded(cursor), Bound::Unbounded);
+                let page = reader.raw_scan(range, Direction::Ascending, PAGE)?;
+                let Some((last, _)) = page.last() else { return Ok((Vec::new(), None)) };
+                cursor = last.clone();
+                let older = page.into_iter().filter(|(_, record)| is_older(record, below));
+                let older: Vec<Vec<u8>> = older.map(|(raw, _)| raw).collect();
+                if !older.is_empty() {
+                    return Ok((older, Some(cursor)));
+                }
+            }
+        })
+        .await
+    }
+
+    async fn reseal(&self, mut rotation: Rotation, keys: Vec<Vec<u8>>) -> Result<(), StoreError> {
+        for batch in keys.chunks(BATCH) {
+            let (batch, before) = (batch.to_vec(), rotation.clone());
+            let written = self
+                .write::<_, StoreError>(move |txn| {
+                    let mut after = before.clone();
+                    for raw in &batch {
+                        match txn.reseal(raw, after.below) {
+                            Ok(done) => after.resealed += u64::from(done),
+                            Err(error) if is_damage(&error) => after.damaged += 1,
+                            Err(error) => return Err(error),
+                        }
+                        after.cursor.clone_from(raw);
+                    }
+                    txn.put(&schema::ROTATION, &(), &after)?;
+                    Ok(after)
+                })
+                .await?;
+            rotation = written.0;
+        }
+        Ok(())
+    }
+
+    /// No record is under an old epoch any more: the slots are wrapped anew, and the old secrets go.
+    async fn finish_rotation(&self) -> Result<(), StoreError> {
+        self.renew_slots().await?;
+        self.read::<_, StoreError>(|reader| {
+            Ok(reader.inner().vault.keyring.finish_retirement().map_err(SealError::from)?)
+        })
+        .await
+    }
+}
+
+/// Whether a record is to blame, rather than the store as a whole.
+fn is_damage(error: &StoreError) -> bool {
+    match error {
+        StoreError::Sealed { .. } | StoreError::Shape { .. } => true,
+        StoreError::Blob(BlobError::Read { source, .. }) => source.kind() == io::ErrorKind::NotFound,
+        StoreError::Blob(BlobError::Damaged { .. } | BlobError::Key { .. }) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        path::Path,
+        sync::{
+            Arc,
+            atomic::{AtomicI64, Ordering},
+        },
+    };
+
+    use super::*;
+    use crate::{
+        clock::Clock,
+        model::time::Timestamp,
+        store::{
+            data_keys::DataKey,
+            engine::{Batch, Engine, EngineError, Range, Sequence, Touched, Versioned, memory::Memory},
+            table::Table,
+        },
+    };
+
+    const NUMBERS: Table<u64, String> = Table::new(200, "numbers", 1);
+    const COUNT: u64 = 300;
+
+    /// An engine whose process ends before one of its commits.
+    struct Mortal {
+        engine: Memory,
+        left: AtomicI64,
+    }
+
+    impl Engine for Mortal {
+        fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
+            self.engine.get(key)
+        }
+        fn scan(
+            &self,
+            range: Range,
+            direction: Direction,
+            limit: usize,
+        ) -> Result<Vec<(Vec<u8>, Versioned)>, EngineError> {
+            self.engine.scan(range, direction, limit)
+        }
+        fn commit(&self, batches: &[Batch]) -> Result<Sequence, EngineError> {
+            if self.left.fetch_sub(1, Ordering::SeqCst) <= 0 {
+                return Err(EngineError::NotDurable { path: "mortal".into(), source: std::io::Error::other("ended") });
+            }
+            self.engine.commit(batches)
+        }
+        fn last(&self) -> Sequence {
+            self.engine.last()
+        }
+        fn changes(&self, after: Sequence, limit: usize) -> Result<Vec<Touched>, EngineError> {
+            self.engine.changes(after, limit)
+        }
+    }
+
+    fn open(engine: &Arc<Mortal>, directory: &Path) -> Store {
+        Store::over(engine.clone(), directory, Clock::manual(Timestamp::default()))
+    }
+
+    /// What is too large for a record, also compressed.
+    fn large() -> String {
+        data_encoding::HEXLOWER.encode(&crate::store::seal::random::<16_000>())
+    }
+
+    /// Small and large records under the epoch, and some under a data key.
+    async fn fill(store: &Store) -> DataKey {
+        let key = store.new_data_key().await.unwrap();
+        for first in (0..COUNT).step_by(50) {
+            let write = store.write::<_, StoreError>(move |txn| {
+                for number in first..first + 50 {
+                    match number % 10 {
+                        0 => txn.put(&NUMBERS, &number, &format!("{number} {}", large()))?,
+                        1 => txn.put_under(key, &NUMBERS, &number, &number.to_string())?,
+                        _ => txn.put(&NUMBERS, &number, &number.to_string())?,
+                    }
+                }
+                Ok(())
+            });
+            write.await.unwrap();
+        }
+        key
+    }
+
+    async fn is_whole(store: &Store) -> bool {
+        let all = store.read::<_, StoreError>(|r| r.list(&NUMBERS, &(), Direction::Ascending, None, usize::MAX));
+        let all = all.await.unwrap();
+        all.len() as u64 == COUNT
+            && all.iter().all(|(number, text)| text.split(' ').next() == Some(&number.to_string()))
+    }
+
+    /// Wherever the process ends while keys are rotated, everything opens, and the next start goes on.
+    #[tokio::test]
+    async fn a_rotation_may_end_at_every_commit() {
+        let mut ends = 0;
+        for lives in 0.. {
+            let dir = tempfile::tempdir().unwrap();
+            let engine = Arc::new(Mortal { engine: Memory::default(), left: AtomicI64::new(i64::MAX) });
+            fill(&open(&engine, dir.path())).await;
+            engine.left.store(lives, Ordering::SeqCst);
+            let store = open(&engine, dir.path());
+            let outcome = match store.rotate().await {
+                Ok(_) => loop {
+                    match store.go_on_rotating().await {
+                        Ok(true) => assert!(is_whole(&store).await),
+                        ended => break ended,
+                    }
+                },
+                Err(error) => Err(error),
+            };
+            store.close().await;
+            drop(store);
+            engine.left.store(i64::MAX, Ordering::SeqCst);
+            let store = open(&engine, dir.path());
+            assert!(is_whole(&store).await, "ended before commit {lives}");
+            ends += usize::from(outcome.is_err());
+            // The epoch was begun in any case, since the keyring comes first.
+            while store.go_on_rotating().await.unwrap() {}
+            assert!(!store.is_rotating() && is_whole(&store).await);
+            let keyring = &store.inner.vault.keyring;
+            assert!(keyring.with_epoch_of(1, |_| ()).is_none() && keyring.with_epoch_of(2, |_| ()).is_some());
+            assert_eq!(keyring.wrapping_numbers(), [2]);
+            assert_eq!(store.count_older(2).await.unwrap(), 0);
+            // Files of replaced values are gone: one is left for each large record.
+            let files = store.inner.blobs.made_before(Timestamp::from_seconds(9)).unwrap().len() as u64;
+            assert!((COUNT / 10..=COUNT / 10 + 64).contains(&files), "{files} files");
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        assert!(ends >= 7, "{ends} ends");
+    }
+
+    /// What is written while the keys are rotated is there afterwards, and old copies of records open no more.
+    #[tokio::test]
+    async fn work_goes_on_and_old_records_open_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Arc::new(Mortal { engine: Memory::default(), left: AtomicI64::new(i64::MAX) });
+        let store = open(&engine, dir.path());
+        let key = fill(&store).await;
+        let raw = [[200].as_slice(), &5_u64.to_be_bytes()].concat();
+        let old = engine.get(&raw).unwrap().unwrap().value;
+        store.rotate().await.unwrap();
+        assert_eq!(store.rotation().await.unwrap().unwrap().fraction(), 0.0);
+        let (mut number, mut last) = (COUNT, 0.0);
+        while store.go_on_rotating().await.unwrap() {
+            let fraction = store.rotation().await.unwrap().unwrap().fraction();
+            assert!((last..=1.0).contains(&fraction));
+            last = fraction;
+            let value = number.to_string();
+            let write = move |txn: &mut crate::store::Txn<'_>| txn.put(&NUMBERS, &(number - COUNT), &value);
+            store.write::<_, StoreError>(write).await.unwrap();
+            number += 1;
+        }
+        assert!(number > COUNT && last > 0.9 && store.rotation().await.unwrap().is_none());
+        let now = store
+            .read::<_, StoreError>(move |r| {
+                assert!(r.open_apart(&NUMBERS, &5, &old).is_err());
+                assert_eq!(r.data_key_of(&NUMBERS, &11)?, Some(key));
+                Ok((r.get(&NUMBERS, &5)?, r.get(&NUMBERS, &11)?))
+            })
+            .await
+            .unwrap();
+        assert_eq!(now, (Some("5".to_owned()), Some("11".to_owned())));
+    }
+
+    /// A record that does not open must not lose its key: the old epochs stay, and the rest is sealed again.
+    #[tokio::test]
+    async fn old_keys_stay_while_a_record_under_them_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Arc::new(Mortal { engine: Memory::default(), left: AtomicI64::new(i64::MAX) });
+        let store = open(&engine, dir.path());
+        fill(&store).await;
+        let raw = [[200].as_slice(), &5_u64.to_be_bytes()].concat();
+        let good = engine.get(&raw).unwrap().unwrap().value;
+        let set = |value: Vec<u8>| {
+            let change = crate::store::engine::Change { key: raw.clone(), value: Some(value) };
+            engine.commit(&[Batch { preconditions: Vec::new(), changes: vec![change] }]).unwrap();
+        };
+        let mut bad = good.clone();
+        bad[40] ^= 1;
+        set(bad);
+        store.rotate().await.unwrap();
+        let ended = loop {
+            match store.go_on_rotating().await {
+                Ok(true) => {}
+                ended => break ended,
+            }
+        };
+        assert!(matches!(ended, Err(StoreError::KeptOldKeys { damaged: 1 })));
+        assert!(store.is_rotating());
+        // Once it is whole again, the rotation comes to its end.
+        set(good);
+        while store.go_on_rotating().await.unwrap() {}
+        assert!(!store.is_rotating() && is_whole(&store).await);
+    }
+}
