@@ -14,7 +14,7 @@
 //! | [`config`] | the whole configuration; each channel defines its own section | channels, `inbox`, `model` |
 //! | [`inbox`] | the use cases, the only writer of domain state | `store`, `model` |
 //! | [`mail`], [`sms`], [`voicemail`] | the channels: protocols, parsers; they never know each other or the store | `model` |
-//! | [`store`] | sealed records over a journal and an index; only it names sled or the AEAD | `model` |
+//! | [`store`] | sealed records over a journal and an index; only it names sled, the AEAD or HPKE | `model` |
 //! | [`model`] | the domain: types and state machines, no I/O | nothing |
 //! | [`demo`] | a simulated practice that speaks real protocols: for the demo, training and tests | codecs, `model` |
 //! | [`clock`], [`systemd`] | the only owner of "now"; what systemd and the daemon say to each other | `model` |

@@ -17,6 +17,7 @@ mod shred;
 mod tests;
 mod texts;
 mod upkeep;
+mod waiting;
 mod work;
 
 use std::{
@@ -33,6 +34,7 @@ pub use self::{
     people::{LogIn, NewSession, SessionCheck},
     show::{ListPage, ListRow, Seen, Timeline, Way},
     shred::KeyCheck,
+    waiting::{TakeInError, TakenIn},
     work::{File, Reply},
 };
 use crate::{

@@ -8,11 +8,12 @@ use crate::{
         audit::{Action, Actor, Outcome},
         ids::RawId,
         intake::{Intake, NotStored, Raw, RawFormat, RawPart, SourceKey, Stored},
+        time::Timestamp,
     },
     store::{
         Records, StoreError,
         data_keys::DataKey,
-        schema::{self, Filing, Known, RawRecord},
+        schema::{self, Filing, Known, Lookup, RawRecord},
     },
 };
 
@@ -35,9 +36,13 @@ impl Inbox {
 
     async fn store_raw(&self, raw: Raw) -> Result<Stored, InboxError> {
         let lookup = self.source_lookup(&raw.source);
+        // A source whose clock is ahead must not put its items before everything to come.
+        let received_at = raw.received_at.min(self.clock().now());
+        let lasts_ms = raw.source.lasts_ms();
         // Known items come again after every failed acknowledgement: no need to write their bytes once more.
-        let known = self.shared.store.read::<_, StoreError>(move |r| r.get(&schema::SOURCES, &lookup)).await?;
-        if let Some(Known::Stored(id)) = known {
+        let known =
+            self.shared.store.read::<_, StoreError>(move |r| same_item(r, &lookup, received_at, lasts_ms)).await?;
+        if let Some(id) = known {
             return Ok(Stored::new(id, true));
         }
         let mut hash = digest::Context::new(&digest::SHA256);
@@ -52,13 +57,13 @@ impl Inbox {
         }
         let now = self.clock().now();
         let id = RawId::new(now, self.shared.order.next(now));
-        // A source whose clock is ahead must not put its items before everything to come.
-        let received_at = raw.received_at.min(self.clock().now());
         let record = RawRecord { source: raw.source, line: raw.line, format: raw.format, received_at, parts };
         let line = record.line.clone();
         let stored = self
             .change(move |desk| {
-                if let Some(Known::Stored(id)) = desk.txn.read(&schema::SOURCES, &lookup)? {
+                // The commit fails if somebody else stores the same item meanwhile.
+                let _: Option<Known> = desk.txn.read(&schema::SOURCES, &lookup)?;
+                if let Some(id) = same_item(desk.txn, &lookup, received_at, lasts_ms)? {
                     return Ok(Stored::new(id, true));
                 }
                 let actor = Actor::Line(record.line.clone());
@@ -137,6 +142,23 @@ impl Inbox {
     }
 }
 
+/// The item that is stored under a source key, unless it is too far away in time to be the same.
+fn same_item(
+    records: &impl Records,
+    lookup: &Lookup,
+    received_at: Timestamp,
+    lasts_ms: i64,
+) -> Result<Option<RawId>, StoreError> {
+    let Some(Known::Stored(id)) = records.get(&schema::SOURCES, lookup)? else { return Ok(None) };
+    if lasts_ms < i64::MAX
+        && let Some(earlier) = records.get(&schema::RAWS, &id)?
+        && received_at.ms_since(earlier.received_at).saturating_abs() >= lasts_ms
+    {
+        return Ok(None);
+    }
+    Ok(Some(id))
+}
+
 impl Intake for Inbox {
     async fn receive(&self, raw: Raw) -> Result<Stored, NotStored> {
         Ok(self.store_raw(raw).await?)
@@ -157,7 +179,9 @@ impl Intake for Inbox {
     async fn pass_over(&self, keys: Vec<SourceKey>) -> Result<(), NotStored> {
         let Some(first) = keys.first() else { return Ok(()) };
         let actor = match first {
-            SourceKey::Mail { line, .. } | SourceKey::Voicemail { line, .. } => Actor::Line(line.clone()),
+            SourceKey::Mail { line, .. } | SourceKey::Voicemail { line, .. } | SourceKey::Handed { line, .. } => {
+                Actor::Line(line.clone())
+            }
             SourceKey::Sms { .. } => Actor::Daemon,
         };
         // In steps, so that thirty thousand old mails do not hold up everybody else.

@@ -89,6 +89,10 @@ pub enum Action {
     KeysRotated,
     /// Messages were shredded, or their shredding went on.
     Destroyed,
+    /// What waited while the store was sealed was taken in, and a new key pair made for the next time.
+    IntakeKeyMade,
+    /// The public key for that time was not ours: somebody changed it.
+    IntakeKeyChanged,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,6 +18,9 @@ pub enum SourceKey {
     Sms { sim: String, pdu_sha256: [u8; 32] },
     /// Asterisk's msg_id, which moves keep.
     Voicemail { line: LineId, context: String, mailbox: String, msg_id: String },
+    /// A mail that a machine on the practice's network handed over: the SHA-256 of its envelope and its bytes. A client
+    /// that missed the answer hands the same over again, while machines without a clock may say the same every day.
+    Handed { line: LineId, sha256: [u8; 32] },
 }
 
 impl SourceKey {
@@ -25,6 +28,14 @@ impl SourceKey {
     pub fn to_bytes(&self) -> Vec<u8> {
         // Postcard writes lengths before texts, so that no two keys share an encoding.
         postcard::to_stdvec(self).expect("a source key has no unserialisable part")
+    }
+
+    /// For how many milliseconds after an item another one with the same key is the same item.
+    pub fn lasts_ms(&self) -> i64 {
+        match self {
+            Self::Mail { .. } | Self::Sms { .. } | Self::Voicemail { .. } => i64::MAX,
+            Self::Handed { .. } => 24 * 3600 * 1000,
+        }
     }
 }
 
@@ -35,6 +46,7 @@ impl fmt::Debug for SourceKey {
             Self::Mail { line, uid_validity, uid, .. } => write!(f, "Mail({line}, {uid_validity}:{uid})"),
             Self::Sms { .. } => f.write_str("Sms(…)"),
             Self::Voicemail { line, .. } => write!(f, "Voicemail({line})"),
+            Self::Handed { line, .. } => write!(f, "Handed({line})"),
         }
     }
 }
@@ -84,7 +96,7 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// For the inbox alone, after its commit returned.
+    /// For an intake alone, after the item is durable.
     pub fn new(id: RawId, known: bool) -> Self {
         Self { id, known }
     }

@@ -18,6 +18,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod vault;
+pub mod waiting;
 mod writer;
 
 use std::{

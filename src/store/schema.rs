@@ -114,6 +114,8 @@ pub const CERTIFICATES: Table<CertificateId, Certificate> = Table::new(44, "cert
 pub const ROTATION: Table<(), Rotation> = Table::new(46, "rotation", 1);
 /// Has no rows: a preview stands in its conversation, sealed under the key of its message.
 pub const PREVIEWS: Table<MessageId, String> = Table::new(47, "previews", 1);
+/// Key pairs for what comes in while the store is sealed, by number; the newest is in use.
+pub const INTAKE_KEYS: Table<u64, IntakeKey> = Table::new(45, "intake_keys", 1);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditHead {
@@ -265,6 +267,14 @@ pub(super) fn describe(damage: &Damage) -> StoreDamage {
     raws.dedup();
     let what = format!("{}: {}", damage.file, damage.what);
     StoreDamage { what, commits: (*damage.commits.start(), *damage.commits.end()), messages, raws, others }
+}
+
+/// The private half of a pair (X25519).
+#[derive(Clone, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
+pub struct IntakeKey {
+    pub(super) private: [u8; 32],
+    #[zeroize(skip)]
+    pub made_at: Timestamp,
 }
 
 #[cfg(test)]

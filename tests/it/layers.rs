@@ -27,6 +27,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
 const OWNED: &[(&str, &str)] = &[
     ("sled::", "store"),
     ("ring::aead", "store"),
+    ("hpke::", "store"),
     ("axum::", "web"),
     ("askama::", "web"),
     ("async_imap::", "mail"),

@@ -1,0 +1,165 @@
+//! After unsealing: what came in while the store was sealed is taken in, and the next time is prepared.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use super::{Inbox, InboxError};
+use crate::{
+    model::{
+        audit::{Action, Actor, Outcome},
+        ids::RawId,
+        intake::{Intake, NotStored},
+    },
+    store::{
+        Records, StoreError,
+        engine::Direction,
+        schema::{self, IntakeKey},
+        waiting::{Published, Tray, WaitingError},
+    },
+};
+
+/// A pair is replaced after this time even where it was not used.
+const RENEW_AFTER_MS: i64 = 90 * 24 * 3600 * 1000;
+
+/// Why not everything that waits was taken in. What was not stays where it is.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeInError {
+    #[error("what waits cannot be read")]
+    Waiting(#[from] WaitingError),
+    #[error("what waits cannot be stored")]
+    NotStored(#[from] NotStored),
+    #[error("the intake's keys cannot be kept")]
+    Keys(#[from] InboxError),
+}
+
+impl From<StoreError> for TakeInError {
+    fn from(error: StoreError) -> Self {
+        Self::Keys(error.into())
+    }
+}
+
+/// What became of the items that waited.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TakenIn {
+    /// Items that are new.
+    pub new: usize,
+    /// Items that had been stored before.
+    pub known: usize,
+    /// Files below `intake/` that do not open. They are kept.
+    pub unreadable: Vec<RawId>,
+    /// The public key was not ours: whoever changed it can read what came in after that, and we cannot.
+    pub key_was_changed: bool,
+}
+
+type Keys = BTreeMap<u64, IntakeKey>;
+
+impl Inbox {
+    /// Takes in what waits in `store_directory`, oldest first, each item with the time at which it was received, and
+    /// sees to it that `intake.pub` is right for the next time. A file goes only after its item is durable, so being
+    /// cut off anywhere loses and doubles nothing.
+    pub async fn take_in_waiting(&self, store_directory: &Path) -> Result<TakenIn, TakeInError> {
+        let directory = store_directory.to_owned();
+        let (tray, waiting, published) = blocking(move || {
+            let tray = Tray::open(&directory)?;
+            let (waiting, published) = (tray.list()?, tray.public_key()?);
+            Ok((Arc::new(tray), waiting, published))
+        })
+        .await?;
+        let mut keys = self.intake_keys().await?;
+        let mut taken = TakenIn::default();
+        if let Some(number) = published.number() {
+            taken.key_was_changed = !keys.get(&number).is_some_and(|key| published.is(number, key));
+        }
+        if taken.key_was_changed {
+            self.note_intake_key(Action::IntakeKeyChanged, Outcome::Failed).await?;
+        }
+        let mut used = false;
+        for id in waiting {
+            let (opening, known) = (tray.clone(), keys.clone());
+            match blocking(move || opening.open_item(id, |number| known.get(&number).cloned())).await {
+                Ok(raw) => {
+                    let stored = self.receive(raw).await?;
+                    let removing = tray.clone();
+                    blocking(move || removing.remove(id)).await?;
+                    *(if stored.was_known() { &mut taken.known } else { &mut taken.new }) += 1;
+                    used = true;
+                }
+                Err(error) => {
+                    tracing::error!(item = %id, reason = %error, "an item that waits cannot be taken in and is kept");
+                    taken.unreadable.push(id);
+                }
+            }
+        }
+        let number = self.prepare_intake(&tray, &mut keys, &published, used).await?;
+        if taken.unreadable.is_empty() {
+            self.forget_intake_keys(&keys, number).await?;
+        }
+        Ok(taken)
+    }
+
+    async fn intake_keys(&self) -> Result<Keys, StoreError> {
+        let keys = self
+            .shared
+            .store
+            .read::<_, StoreError>(|r| r.list(&schema::INTAKE_KEYS, &(), Direction::Ascending, None, usize::MAX));
+        Ok(keys.await?.into_iter().collect())
+    }
+
+    /// Makes a new pair where the newest was used or is old, and publishes the newest. Gives its number.
+    async fn prepare_intake(
+        &self,
+        tray: &Arc<Tray>,
+        keys: &mut Keys,
+        published: &Published,
+        used: bool,
+    ) -> Result<u64, TakeInError> {
+        let now = self.clock().now();
+        let newest = keys.last_key_value().map(|(number, key)| (*number, key.made_at));
+        let number = match newest {
+            Some((number, made_at)) if !used && now.ms_since(made_at) < RENEW_AFTER_MS => number,
+            _ => {
+                let number = newest.map_or(1, |(number, _)| number + 1);
+                let key = IntakeKey::generate(now);
+                keys.insert(number, key.clone());
+                self.change(move |desk| {
+                    desk.txn.put(&schema::INTAKE_KEYS, &number, &key)?;
+                    Ok(desk.audit(Actor::Daemon, Action::IntakeKeyMade, [u128::from(number)], Outcome::Done)?)
+                })
+                .await?;
+                number
+            }
+        };
+        let key = keys[&number].clone();
+        if !published.is(number, &key) {
+            let tray = tray.clone();
+            blocking(move || tray.publish(number, &key)).await?;
+        }
+        Ok(number)
+    }
+
+    /// Deletes pairs that nothing is encrypted to any more. The one before the newest is kept: a process that is about
+    /// to end may still use it.
+    async fn forget_intake_keys(&self, keys: &Keys, newest: u64) -> Result<(), StoreError> {
+        let gone: Vec<u64> = keys.range(..newest.saturating_sub(1)).map(|(number, _)| *number).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let delete = self.shared.store.write::<_, StoreError>(move |txn| {
+            gone.iter().for_each(|number| txn.delete(&schema::INTAKE_KEYS, number));
+            Ok(())
+        });
+        delete.await.map(|_| ())
+    }
+
+    async fn note_intake_key(&self, action: Action, outcome: Outcome) -> Result<(), InboxError> {
+        self.change(move |desk| Ok(desk.audit(Actor::Daemon, action, [], outcome)?)).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, WaitingError> + Send + 'static,
+) -> Result<T, WaitingError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(_) => Err(WaitingError::CutOff),
+    }
+}
