@@ -219,6 +219,19 @@ async fn status(inbox: &Inbox, pulse: &Pulse) -> Vec<Finding> {
     if let Some(why) = inbox.store_findings().rebuilt {
         findings.push(Finding::good(format!("store: the index was rebuilt at this start ({why}); nothing was lost")));
     }
+    let taken = inbox.taken_in();
+    if taken.key_was_changed {
+        findings.push(Finding::bad(
+            "intake: somebody changed intake.pub while the store was sealed, and can read what arrived after that; find \
+             out who had access to this server",
+        ));
+    }
+    for id in &taken.unreadable {
+        findings.push(Finding::bad(format!(
+            "intake: {id}, which arrived while the store was sealed, does not open; the file is kept in intake/: restore \
+             it from a backup, or remove it"
+        )));
+    }
     for (line, health) in inbox.health().borrow().iter() {
         let detail = health.detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default();
         findings.push(match &health.state {

@@ -115,7 +115,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, AppError> {
     let commands = admin::bind(admin_socket).map_err(|source| AppError::File { path: admin_socket.clone(), source })?;
 
     let supervisor = Supervisor::new(clock);
-    jobs::start(&supervisor, &config, &inbox)?;
+    jobs::start(&supervisor, &config, &inbox, tls.clone())?;
     let (pulse, desk) = (supervisor.pulse(), inbox.clone());
     let commands = std::sync::Arc::new(commands);
     supervisor.start(

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     inbox::{Line, Practice},
-    mail::{imap::ImapConfig, smtp::SmtpConfig},
+    mail::{imap::ImapConfig, sink::SinkConfig, smtp::SmtpConfig},
     model::{
         address::{Address, EmailAddress, PhoneNumber},
         line::{Channel, LineId},
@@ -67,6 +67,8 @@ pub struct Config {
     pub sms: Vec<SmsSection>,
     #[serde(default)]
     pub voicemail: Vec<VoicemailSection>,
+    /// Where machines of the practice's network hand mail over.
+    pub sink: Option<SinkConfig>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -311,6 +313,10 @@ impl Config {
                 .check()
                 .map_err(|(key, what)| (format!("mail[{place}].smtp.{key}"), "a wrong value".into(), what))?;
         }
+        if let Some(sink) = &self.sink {
+            let lines: Vec<&LineId> = self.mail.iter().map(|line| &line.id).collect();
+            sink.check(&lines).map_err(|(key, found, allowed)| (format!("sink.{key}"), found, allowed.to_owned()))?;
+        }
         for (place, line) in self.sms.iter().enumerate() {
             if PhoneNumber::parse(&line.number, &practice.country).is_err() {
                 return wrong(&format!("sms[{place}].number"), &line.number, "write it as +14155550142");
@@ -476,6 +482,15 @@ mod tests {
             (&MINIMAL.replace("New_York", "Atlantis"), "practice.time_zone: found \"America/Atlantis\""),
             (&MINIMAL.replace("\"US\"", "\"Atlantis\""), "practice.country"),
             (&MINIMAL.replace("\"main\"", "\"Main Office\""), "a-z"),
+            (
+                &format!("{MINIMAL}\n[sink]\nlisten = \"127.0.0.1:2525\"\nallow = [\"0.0.0.0/0\"]"),
+                "write it as 192.168.1.0/24",
+            ),
+            (&format!("{MINIMAL}\n[sink]\nlisten = \"127.0.0.1:2525\"\nallow = []"), "sink.allow: found none"),
+            (
+                &format!("{MINIMAL}\n[sink]\nlisten = \"127.0.0.1:2525\"\nallow = [\"127.0.0.1\"]\nline = \"x\""),
+                "sink.line: found \"x\"; name the id of a [[mail]] line",
+            ),
             ("not toml", "frontdesk.toml"),
         ];
         for (text, part) in table {

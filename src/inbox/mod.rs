@@ -134,6 +134,7 @@ struct Shared {
     order: Order,
     /// What of the store's findings has been noted since this start.
     noted: Mutex<StoreFindings>,
+    taken_in: watch::Sender<TakenIn>,
 }
 
 /// Keeps ids in the order in which they are made, also within one millisecond.
@@ -184,6 +185,7 @@ impl Inbox {
                 health,
                 order: Order::default(),
                 noted: Mutex::default(),
+                taken_in: watch::Sender::default(),
             }),
         };
         let damaged = inbox.note_findings().await?;

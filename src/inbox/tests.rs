@@ -10,6 +10,7 @@ mod texts;
 mod threads;
 mod trail;
 mod visibility;
+mod waiting;
 mod working;
 
 use std::{

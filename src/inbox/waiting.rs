@@ -93,7 +93,13 @@ impl Inbox {
         if taken.unreadable.is_empty() {
             self.forget_intake_keys(&keys, number).await?;
         }
+        self.shared.taken_in.send_replace(taken.clone());
         Ok(taken)
+    }
+
+    /// What became of the items that waited when the store was last unsealed.
+    pub fn taken_in(&self) -> TakenIn {
+        self.shared.taken_in.borrow().clone()
     }
 
     async fn intake_keys(&self) -> Result<Keys, StoreError> {

@@ -8,10 +8,12 @@ mod incoming_mail;
 mod nightly;
 mod outgoing_mail;
 mod rotation;
+pub mod sink;
 pub mod supervisor;
 mod texts;
 mod tidy;
 mod voicemail;
+mod waiting;
 mod watchdog;
 
 use std::sync::Arc;
@@ -25,7 +27,13 @@ use crate::{
 };
 
 /// Starts every job of this configuration. Credentials are read first, so that a missing one stops the start.
-pub fn start(supervisor: &Supervisor, config: &Config, inbox: &Inbox) -> Result<(), CredentialError> {
+/// Machines that hand mail over may encrypt it with `tls`.
+pub fn start(
+    supervisor: &Supervisor,
+    config: &Config,
+    inbox: &Inbox,
+    tls: Arc<rustls::ServerConfig>,
+) -> Result<(), CredentialError> {
     let secret = |name: &str| Ok(mail::Secret::new(config.credential(name)?.to_string()));
     let country: Arc<str> = config.practice.country.as_str().into();
 
@@ -59,6 +67,10 @@ pub fn start(supervisor: &Supervisor, config: &Config, inbox: &Inbox) -> Result<
         supervisor.start(&format!("voicemail/{}", line.id), job);
     }
     supervisor.start("tidy", tidy::job(inbox.clone()));
+    if let Some(sink) = sink::Sink::of(config, Some(tls)) {
+        supervisor.start("mail-sink", sink::job(inbox.clone(), inbox.clock().clone(), sink));
+    }
+    supervisor.start("waiting", waiting::job(inbox.clone(), config.store.directory.clone()));
     supervisor.start("watchdog", watchdog::job(inbox.clone(), supervisor.pulse()));
     Ok(())
 }

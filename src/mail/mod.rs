@@ -1,12 +1,15 @@
-//! E-mail: reading mailboxes (IMAP), reading messages (MIME) and handing answers over (SMTP).
+//! E-mail: reading mailboxes (IMAP), taking mail from machines nearby (SMTP), reading messages (MIME) and handing answers
+//! over (SMTP).
 //!
-//! Three seams, none of which knows the store: [`imap::run`] hands raw messages to an
-//! [`Intake`](crate::model::intake::Intake) and acknowledges them at the source afterwards, [`parse::parse`] turns raw
-//! bytes into a [`ParsedMail`](crate::model::parsed::ParsedMail) without I/O, [`smtp::send`] makes one attempt to hand one
-//! message over. Passwords travel as [`Secret`] and leave this process only inside TLS.
+//! Four seams, none of which knows the store: [`imap::run`] hands raw messages to an
+//! [`Intake`](crate::model::intake::Intake) and acknowledges them at the source afterwards, [`sink::serve`] does the same
+//! for what machines of the practice's network hand over, [`parse::parse`] turns raw bytes into a
+//! [`ParsedMail`](crate::model::parsed::ParsedMail) without I/O, [`smtp::send`] makes one attempt to hand one message
+//! over. Passwords travel as [`Secret`] and leave this process only inside TLS.
 
 pub mod imap;
 pub mod parse;
+pub mod sink;
 pub mod smtp;
 pub mod tls;
 

@@ -59,7 +59,7 @@ fn read(raw: &[u8]) -> Result<ParsedMail, Unreadable> {
     let bounce = dsn::bounce(&message, &text);
     let automatic = if bounce.is_some() { Some(Automatic::Bounce) } else { automatic(&message) };
     Ok(ParsedMail {
-        from: mailboxes(message.from()).into_iter().next(),
+        from: mailboxes(message.from()).into_iter().next().or_else(|| return_path(&message)),
         reply_to: mailboxes(message.reply_to()).into_iter().next(),
         to: mailboxes(message.to()),
         cc: mailboxes(message.cc()),
@@ -295,6 +295,12 @@ fn automatic(message: &Message<'_>) -> Option<Automatic> {
     let bulk = matches!(precedence.as_deref(), Some("bulk" | "list" | "junk"))
         || ["List-Id", "List-Unsubscribe", "List-Post", "List-Help"].iter().any(|name| header(name).is_some());
     bulk.then_some(Automatic::Bulk)
+}
+
+/// Who handed the mail over: for machines that write no From.
+fn return_path(message: &Message<'_>) -> Option<Mailbox> {
+    let path = message.header_raw("Return-Path")?.trim().strip_prefix('<')?.strip_suffix('>')?;
+    Some(Mailbox { name: None, address: EmailAddress::parse(path).ok()? })
 }
 
 /// Every message that this one says it follows, oldest first: References, then In-Reply-To.
