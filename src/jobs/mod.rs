@@ -68,7 +68,7 @@ pub fn start(
     }
     supervisor.start("tidy", tidy::job(inbox.clone()));
     if let Some(sink) = sink::Sink::of(config, Some(tls)) {
-        supervisor.start("mail-sink", sink::job(inbox.clone(), inbox.clock().clone(), sink));
+        supervisor.start("mail-sink", sink::job(Arc::new(inbox.clone()), inbox.clock().clone(), sink));
     }
     supervisor.start("waiting", waiting::job(inbox.clone(), config.store.directory.clone()));
     supervisor.start("watchdog", watchdog::job(inbox.clone(), supervisor.pulse()));

@@ -36,7 +36,7 @@ impl Sink {
 }
 
 /// Serves into any intake: the inbox, or what takes its place while the store is sealed.
-pub fn job<I: Intake + Clone>(intake: I, clock: Clock, sink: Sink) -> Job {
+pub fn job<I: Intake>(intake: Arc<I>, clock: Clock, sink: Sink) -> Job {
     make(move |reins| {
         let (intake, clock, sink) = (intake.clone(), clock.clone(), sink.clone());
         async move {

@@ -212,7 +212,7 @@ impl Rules {
 /// What connections share.
 struct Shared<I> {
     rules: Rules,
-    intake: I,
+    intake: Arc<I>,
     clock: Clock,
     tls: Option<TlsAcceptor>,
     /// Memory for content that is being received, in KiB.
@@ -225,7 +225,7 @@ struct Shared<I> {
 pub async fn serve<I: Intake>(
     listener: TcpListener,
     rules: Rules,
-    intake: I,
+    intake: Arc<I>,
     clock: Clock,
     tls: Option<Arc<rustls::ServerConfig>>,
     stop: CancellationToken,

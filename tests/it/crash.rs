@@ -6,6 +6,7 @@
 //! and a text's slot is free by then. So these trials prove for every channel that a sync comes before the
 //! acknowledgement; where the acknowledgement goes in clear, over the modem's line, its place in the trail shows it too.
 
+mod handed;
 mod steps;
 
 use std::{collections::BTreeMap, env, fs, time::Duration};

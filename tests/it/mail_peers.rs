@@ -100,20 +100,31 @@ struct Postfix {
 }
 
 impl Postfix {
-    fn start(certificates: &Certificates, dovecot: &Dovecot) -> Self {
+    /// Mail for `sink.example` goes to the port `sink`.
+    fn start(certificates: &Certificates, dovecot: &Dovecot, sink: u16) -> Self {
         run("postfix", &["install"]);
         let directory = tempfile::tempdir().unwrap();
         let (certificate, key) = certificates.files(Kind::Good);
         let [smtps, submission] = free_ports();
         let postfix = Self { directory, smtps, submission };
-        let ports = [smtps.to_string(), submission.to_string()];
-        let files = [path(&certificate), path(&key)];
-        run("postfix", &["start", postfix.path(), files[0], files[1], &ports[0], &ports[1], dovecot.path()]);
+        let ports = [smtps, submission, sink].map(|port| port.to_string());
+        let [certificate, key] = [path(&certificate), path(&key)];
+        let arguments = [postfix.path(), certificate, key, &ports[0], &ports[1], dovecot.path(), &ports[2]];
+        run("postfix", &[&["start"], &arguments[..]].concat());
         postfix
     }
 
     fn path(&self) -> &str {
         path(self.directory.path())
+    }
+
+    async fn until_logged(&self, words: &str) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let log = || std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+        while !log().contains(words) {
+            assert!(tokio::time::Instant::now() < deadline, "{words} is not in its log: {}", log());
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
     }
 }
 
@@ -202,7 +213,7 @@ async fn no_password_goes_to_an_untrusted_dovecot() {
 async fn answers_leave_through_a_real_postfix() {
     let certificates = Certificates::new();
     let dovecot = Dovecot::start(&certificates, Kind::Good);
-    let postfix = Postfix::start(&certificates, &dovecot);
+    let postfix = Postfix::start(&certificates, &dovecot, 1);
     let intake = Arc::new(MemoryIntake::default());
     let running = Running::start(certificates.imap(dovecot.imaps, Security::Tls), &intake);
     let ports = [(postfix.smtps, Security::Tls), (postfix.submission, Security::StartTls)];
@@ -242,4 +253,31 @@ async fn answers_leave_through_a_real_postfix() {
     assert_eq!(bounce.recipient.unwrap().as_str(), "gone@example.org");
     assert_eq!((bounce.action.as_str(), bounce.status.as_str()), ("failed", "5.1.1"));
     running.stop().await;
+}
+
+/// A mail server in the house hands its mail over; what cannot be stored stays in its queue and comes again, once.
+#[tokio::test]
+async fn a_real_postfix_hands_over_until_it_is_stored() {
+    let certificates = Certificates::new();
+    let dovecot = Dovecot::start(&certificates, Kind::Good);
+    let sink = Sink::start(Some(certificates.server(Kind::Good))).await;
+    let postfix = Postfix::start(&certificates, &dovecot, sink.port);
+    let config = certificates.smtp(postfix.smtps, Security::Tls);
+    let accepted = HandOver::Accepted(Receipt::Mail { refused: Vec::new() });
+    assert_eq!(smtp::send(&config, &password(), &outgoing(1, &["desk@sink.example"])).await, accepted);
+    sink.intake.wait_for(1).await;
+
+    sink.intake.set_full(true);
+    assert_eq!(smtp::send(&config, &password(), &outgoing(2, &["desk@sink.example"])).await, accepted);
+    postfix.until_logged("452 4.3.1 Not stored").await;
+    sink.intake.set_full(false);
+    sink.intake.wait_for(2).await;
+    // Nobody of this name is here: it goes back to its sender.
+    assert_eq!(smtp::send(&config, &password(), &outgoing(3, &["nobody@sink.example"])).await, accepted);
+    postfix.until_logged("550 5.1.1 Nobody of that address is here").await;
+
+    let subjects: Vec<String> = sink.intake.stored().iter().map(|raw| parse::parse(raw).unwrap().subject).collect();
+    assert_eq!(subjects, ["Answer 1", "Answer 2"]);
+    let mail = parse::parse(&sink.intake.stored()[0]).unwrap();
+    assert_eq!(mail.text, "Hello,\n\nthis is answer 1.\n.\nBye");
 }

@@ -9,6 +9,7 @@ mod daemon;
 mod layers;
 mod mail_faults;
 mod mail_peers;
+mod mail_sink;
 mod modem_acceptance;
 mod package;
 mod site;

@@ -117,6 +117,14 @@ impl Site {
         fs::write(self.config_path(), text.replace(old, new)).unwrap();
     }
 
+    /// Lets machines hand mail over to the mail line; gives the port.
+    pub fn add_sink(&self) -> u16 {
+        let port = free_port();
+        let sink = format!("[sink]\nlisten = \"127.0.0.1:{port}\"\nallow = [\"127.0.0.1\"]\nline = \"mail\"\n[[sms]]");
+        self.change_config("[[sms]]", &sink);
+        port
+    }
+
     fn configure(&self) {
         let (dir, world) = (self.path().display(), &self.world);
         let credentials = self.path().join("credentials");

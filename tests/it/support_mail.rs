@@ -8,9 +8,11 @@ use std::{
 };
 
 use frontdesk::{
+    clock::Clock,
     mail::{
         Secret, Security,
         imap::{self, Account, Acknowledge, ImapConfig, ImapStatus},
+        sink::{self, Network, Recipient, Rules, SinkConfig},
         smtp::SmtpConfig,
     },
     model::{
@@ -26,6 +28,7 @@ use frontdesk::{
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 use tokio::{
+    net::TcpListener,
     sync::{Notify, watch},
     task::JoinHandle,
     time::timeout,
@@ -254,6 +257,40 @@ impl Running {
     pub async fn stop(self) {
         self.stop.cancel();
         timeout(PATIENCE, self.task).await.expect("it stops").unwrap();
+    }
+}
+
+/// The sink on loopback, into an intake in memory, until it is dropped.
+pub struct Sink {
+    pub port: u16,
+    pub intake: Arc<MemoryIntake>,
+    task: JoinHandle<()>,
+}
+
+impl Sink {
+    /// Knows `desk@sink.example`, and encrypts where it has a certificate.
+    pub async fn start(tls: Option<Arc<ServerConfig>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, intake) = (listener.local_addr().unwrap(), Arc::<MemoryIntake>::default());
+        let line = LineId::parse("desk").unwrap();
+        let config = SinkConfig {
+            listen: address,
+            allow: vec![Network::parse("127.0.0.1").unwrap()],
+            line: None,
+            recipients: vec![Recipient { address: "desk@sink.example".to_owned(), line }],
+            max_mb: 50,
+        };
+        let rules = Rules::new(&config, &["localhost".to_owned()], &[]);
+        let serving = sink::serve(listener, rules, intake.clone(), Clock::manual(NOW), tls, CancellationToken::new());
+        #[expect(clippy::disallowed_methods, reason = "a test is its own supervisor")]
+        let task = tokio::spawn(serving);
+        Self { port: address.port(), intake, task }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

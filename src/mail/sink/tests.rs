@@ -31,10 +31,7 @@ struct Memory {
     released: Notify,
 }
 
-#[derive(Clone, Default)]
-struct Handle(Arc<Memory>);
-
-impl Handle {
+impl Memory {
     /// What was stored, without the lines that the sink put before it.
     fn contents(&self) -> Vec<String> {
         let content = |raw: &Raw| {
@@ -43,28 +40,28 @@ impl Handle {
             assert!(trace.starts_with("Return-Path: <"), "{trace}");
             content.to_owned()
         };
-        self.0.items.lock().unwrap().iter().map(content).collect()
+        self.items.lock().unwrap().iter().map(content).collect()
     }
 
     fn keys(&self) -> Vec<SourceKey> {
-        self.0.items.lock().unwrap().iter().map(|raw| raw.source.clone()).collect()
+        self.items.lock().unwrap().iter().map(|raw| raw.source.clone()).collect()
     }
 
     fn lines(&self) -> Vec<String> {
-        self.0.items.lock().unwrap().iter().map(|raw| raw.line.to_string()).collect()
+        self.items.lock().unwrap().iter().map(|raw| raw.line.to_string()).collect()
     }
 }
 
-impl Intake for Handle {
+impl Intake for Memory {
     async fn receive(&self, raw: Raw) -> Result<Stored, NotStored> {
-        if self.0.holds.load(Ordering::SeqCst) {
-            self.0.entered.notify_one();
-            self.0.released.notified().await;
+        if self.holds.load(Ordering::SeqCst) {
+            self.entered.notify_one();
+            self.released.notified().await;
         }
-        if self.0.is_full.load(Ordering::SeqCst) {
+        if self.is_full.load(Ordering::SeqCst) {
             return Err(NotStored { source: "full".into() });
         }
-        self.0.items.lock().unwrap().push(raw);
+        self.items.lock().unwrap().push(raw);
         Ok(Stored::new(RawId(0), false))
     }
 
@@ -95,7 +92,7 @@ fn rules(config: &SinkConfig) -> Rules {
 
 struct Site {
     address: SocketAddr,
-    intake: Handle,
+    intake: Arc<Memory>,
     stop: CancellationToken,
     server: JoinHandle<()>,
 }
@@ -108,7 +105,7 @@ impl Site {
     #[expect(clippy::disallowed_methods, reason = "a test's server is no part of the daemon")]
     async fn start_with(config: SinkConfig) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let (address, intake) = (listener.local_addr().unwrap(), Handle::default());
+        let (address, intake) = (listener.local_addr().unwrap(), Arc::<Memory>::default());
         let stop = CancellationToken::new();
         let serving = serve(listener, rules(&config), intake.clone(), Clock::manual(NOW), None, stop.clone());
         Self { address, intake, stop, server: tokio::spawn(serving) }
@@ -342,13 +339,13 @@ async fn each_line_gets_its_mail_once() {
 async fn the_answer_waits_for_the_store() {
     let site = Site::start().await;
     let mut client = site.client().await;
-    site.intake.0.holds.store(true, Ordering::SeqCst);
+    site.intake.holds.store(true, Ordering::SeqCst);
     client.begin().await;
     client.say(format!("{MAIL}.\r\n").as_bytes()).await;
-    site.intake.0.entered.notified().await;
+    site.intake.entered.notified().await;
     let early = client.0.get_mut().try_read(&mut [0; 64]);
     assert_eq!(early.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-    site.intake.0.released.notify_one();
+    site.intake.released.notify_one();
     assert_eq!(client.hear().await, "250 2.0.0 Stored");
 }
 
@@ -357,11 +354,11 @@ async fn the_answer_waits_for_the_store() {
 async fn what_is_not_stored_stays_at_its_sender() {
     let site = Site::start().await;
     let mut client = site.client().await;
-    site.intake.0.is_full.store(true, Ordering::SeqCst);
+    site.intake.is_full.store(true, Ordering::SeqCst);
     client.begin().await;
     client.say(format!("{MAIL}.\r\n").as_bytes()).await;
     assert!(client.hear().await.starts_with("452 4.3.1"));
-    site.intake.0.is_full.store(false, Ordering::SeqCst);
+    site.intake.is_full.store(false, Ordering::SeqCst);
     client.begin().await;
     client.say(format!("{MAIL}.\r\n").as_bytes()).await;
     assert!(client.hear().await.starts_with("250"));
@@ -450,13 +447,13 @@ fn networks_are_read_and_kept_apart() {
 async fn stopping_finishes_what_is_at_hand() {
     let site = Site::start().await;
     let (mut idle, mut busy) = (site.client().await, site.client().await);
-    site.intake.0.holds.store(true, Ordering::SeqCst);
+    site.intake.holds.store(true, Ordering::SeqCst);
     busy.begin().await;
     busy.say(format!("{MAIL}.\r\n").as_bytes()).await;
-    site.intake.0.entered.notified().await;
+    site.intake.entered.notified().await;
     site.stop.cancel();
     assert!(idle.hear().await.starts_with("421 4.3.2"));
-    site.intake.0.released.notify_one();
+    site.intake.released.notify_one();
     assert!(busy.hear().await.starts_with("250"));
     assert!(busy.hear().await.starts_with("421 4.3.2"));
     site.server.await.unwrap();
