@@ -12,8 +12,8 @@ use crate::{
     store::{
         Records, StoreError,
         engine::Direction,
-        schema::{self, IntakeKey},
-        waiting::{Published, Tray, WaitingError},
+        schema,
+        waiting::{IntakeKey, Published, Tray, WaitingError},
     },
 };
 

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{data_keys::DataKey, engine::Damage, rotation::Rotation, table::Table};
+use super::{data_keys::DataKey, engine::Damage, rotation::Rotation, table::Table, waiting::IntakeKey};
 use crate::model::{
     address::{Address, EmailAddress},
     audit::AuditEvent,
@@ -267,14 +267,6 @@ pub(super) fn describe(damage: &Damage) -> StoreDamage {
     raws.dedup();
     let what = format!("{}: {}", damage.file, damage.what);
     StoreDamage { what, commits: (*damage.commits.start(), *damage.commits.end()), messages, raws, others }
-}
-
-/// The private half of a pair (X25519).
-#[derive(Clone, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
-pub struct IntakeKey {
-    pub(super) private: [u8; 32],
-    #[zeroize(skip)]
-    pub made_at: Timestamp,
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ use hpke::{
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
-use super::{schema::IntakeKey, seal::random};
+use super::seal::random;
 use crate::{
     clock::Clock,
     model::{
@@ -273,6 +273,14 @@ struct Head {
     received_at: Timestamp,
     /// Names and lengths in bytes.
     parts: Vec<(String, u64)>,
+}
+
+/// The private half of a pair.
+#[derive(Clone, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
+pub struct IntakeKey {
+    private: [u8; KEY_BYTES],
+    #[zeroize(skip)]
+    pub made_at: Timestamp,
 }
 
 impl IntakeKey {
