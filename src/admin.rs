@@ -6,6 +6,7 @@ use std::{
     io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -15,8 +16,10 @@ use tokio::{
     net::{UnixListener, UnixStream},
 };
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::{
+    gate::{Gate, Refusal, Source, Stage, Tried, Words},
     inbox::{Inbox, InboxError},
     jobs::supervisor::Pulse,
     model::{audit::Actor, health::LineState, ids::TokenId, shredding::Certificate, staff::Role},
@@ -28,15 +31,37 @@ const DEADLINE: Duration = Duration::from_secs(20);
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum Request {
-    AddUser { login: String, name: String, role: Role },
-    LinkUser { login: String },
-    SetUserDisabled { login: String, disabled: bool },
+    AddUser {
+        login: String,
+        name: String,
+        role: Role,
+    },
+    LinkUser {
+        login: String,
+    },
+    SetUserDisabled {
+        login: String,
+        disabled: bool,
+    },
     ListUsers,
-    CreateToken { login: String, name: String, days: u32 },
+    CreateToken {
+        login: String,
+        name: String,
+        days: u32,
+    },
     ListTokens,
-    RevokeToken { id: String },
-    Shred { messages: Vec<String>, reason: String },
+    RevokeToken {
+        id: String,
+    },
+    Shred {
+        messages: Vec<String>,
+        reason: String,
+    },
     ListCertificates,
+    /// A passphrase or the recovery key, for a sealed store.
+    Unseal {
+        words: Words,
+    },
     Status,
 }
 
@@ -86,7 +111,7 @@ pub async fn ask(socket: &Path, request: &Request) -> Result<Answer, AdminError>
     let no_daemon = |source| AdminError::NoDaemon { path: socket.to_owned(), source };
     let exchange = async {
         let mut stream = UnixStream::connect(socket).await.map_err(no_daemon)?;
-        let mut line = serde_json::to_vec(request).expect("a request has no unserialisable part");
+        let mut line = Zeroizing::new(serde_json::to_vec(request).expect("a request has no unserialisable part"));
         line.push(b'\n');
         stream.write_all(&line).await.map_err(no_daemon)?;
         let mut answer = String::new();
@@ -111,29 +136,36 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// What commands reach. The inbox is there from the moment at which it is open.
+#[derive(Clone)]
+pub struct Reach {
+    pub gate: Gate,
+    pub inbox: Arc<OnceLock<Inbox>>,
+    pub pulse: Pulse,
+}
+
 /// Answers commands until `stop`, one connection at a time: they are rare and short.
-pub async fn serve(listener: &UnixListener, inbox: &Inbox, pulse: &Pulse, stop: &CancellationToken) {
+pub async fn serve(listener: &UnixListener, reach: &Reach, stop: &CancellationToken) {
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let Ok((stream, _)) = accepted else { continue };
-        if tokio::time::timeout(DEADLINE, converse(stream, inbox, pulse)).await.is_err() {
+        if tokio::time::timeout(DEADLINE, converse(stream, reach)).await.is_err() {
             tracing::warn!("a command on the admin socket took too long");
         }
     }
 }
 
-async fn converse(stream: UnixStream, inbox: &Inbox, pulse: &Pulse) -> io::Result<()> {
+async fn converse(stream: UnixStream, reach: &Reach) -> io::Result<()> {
     let uid = stream.peer_cred()?.uid();
     let own = rustix::process::getuid().as_raw();
     let (reader, mut writer) = stream.into_split();
-    let mut line = String::new();
+    // It may hold words that open the store.
+    let mut line = Zeroizing::new(String::new());
     BufReader::new(reader.take(MAX_LINE_BYTES)).read_line(&mut line).await?;
     let answer = if uid != 0 && uid != own {
         Answer::Error("only root and the daemon's own user may give commands".into())
     } else {
         match serde_json::from_str(&line) {
-            Ok(request) => {
-                carry_out(request, uid, inbox, pulse).await.unwrap_or_else(|error| Answer::Error(words(&error)))
-            }
+            Ok(request) => carry_out(request, uid, reach).await,
             Err(_) => Answer::Error("the command is not understood: program and daemon differ in version".into()),
         }
     };
@@ -149,7 +181,51 @@ fn words(error: &InboxError) -> String {
     }
 }
 
-async fn carry_out(request: Request, uid: u32, inbox: &Inbox, pulse: &Pulse) -> Result<Answer, InboxError> {
+async fn carry_out(request: Request, uid: u32, reach: &Reach) -> Answer {
+    let stage = reach.gate.stage();
+    match (request, reach.inbox.get()) {
+        (Request::Unseal { words }, None) => unseal(words, uid, &reach.gate).await,
+        (Request::Status, None) => Answer::Findings(start_status(&reach.gate)),
+        (_, None) if stage == Stage::Sealed => {
+            Answer::Error("the store is sealed: run `frontdesk unseal`, or open any page in a browser".into())
+        }
+        (_, None) => Answer::Error(format!("the daemon is still starting, try again soon. {stage}")),
+        (request, Some(inbox)) => {
+            change(request, uid, inbox, &reach.pulse).await.unwrap_or_else(|error| Answer::Error(words(&error)))
+        }
+    }
+}
+
+async fn unseal(words: Words, uid: u32, gate: &Gate) -> Answer {
+    match gate.try_words(words, Source::Console { uid }).await {
+        Tried::Unsealed => Answer::Done,
+        Tried::NotSealed => Answer::Error("the store is not sealed".into()),
+        Tried::Refused(Refusal::Wrong) => {
+            Answer::Error("that opens no keyslot: check capital letters and spaces".into())
+        }
+        Tried::Refused(Refusal::Mistyped(what) | Refusal::Failed(what)) => Answer::Error(what),
+        Tried::TooMany { wait } => {
+            Answer::Error(format!("too many tries were wrong: wait {} seconds", wait.as_secs() + 1))
+        }
+    }
+}
+
+/// How a daemon is that has not opened its store.
+fn start_status(gate: &Gate) -> Vec<Finding> {
+    let stage = gate.stage();
+    let mut findings = vec![match stage {
+        Stage::Sealed => Finding::bad(format!("store: {stage}. Run `frontdesk unseal`, or open any page in a browser")),
+        _ => Finding::bad(format!("store: {stage}. Wait until that is done")),
+    }];
+    findings.extend(gate.lines().into_iter().map(|(line, state)| match state {
+        LineState::Up => Finding::good(format!("{line}: takes items in, encrypted, while the store is sealed")),
+        LineState::Starting => Finding::bad(format!("{line}: still starting")),
+        LineState::Down { what } => Finding::bad(format!("{line}: down: {what}")),
+    }));
+    findings
+}
+
+async fn change(request: Request, uid: u32, inbox: &Inbox, pulse: &Pulse) -> Result<Answer, InboxError> {
     let by = Actor::Console { uid };
     Ok(match request {
         Request::AddUser { login, name, role } => Answer::Link(inbox.add_staff(by, &login, &name, role).await?.1),
@@ -207,6 +283,7 @@ async fn carry_out(request: Request, uid: u32, inbox: &Inbox, pulse: &Pulse) -> 
             Answer::Rows(inbox.certificates().await?.into_iter().map(row).collect())
         }
         Request::Status => Answer::Findings(status(inbox, pulse).await),
+        Request::Unseal { .. } => Answer::Error("the store is not sealed".into()),
     })
 }
 

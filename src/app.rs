@@ -2,33 +2,32 @@
 
 pub mod demo;
 pub mod doctor;
+mod door;
 pub mod init;
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use self::door::Door;
 use crate::{
-    admin,
     clock::Clock,
     config::{Config, ConfigError, CredentialError, WebSection},
+    gate::{Gate, Stage},
     inbox::{Inbox, InboxError},
-    jobs::{
-        self,
-        supervisor::{Supervisor, job},
-    },
+    jobs,
     model::{
         audit::{Action, Actor},
         staff::Role,
     },
     store::{
-        Store, StoreError,
+        Claim, Store, StoreError,
+        engine::{Limits, Progress},
         keys::{Kek, KeyError},
     },
     systemd, web,
@@ -36,8 +35,6 @@ use crate::{
 
 /// Where the package puts the unit that listens on port 443.
 const SOCKET_UNIT: &str = "/usr/lib/systemd/system/frontdesk.socket";
-/// From the signal to the exit it takes ten seconds at most; what is left of them is for the store, on a busy machine.
-const DRAIN: Duration = Duration::from_secs(8);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -89,91 +86,67 @@ pub fn read_kek(config: &Config) -> Result<Kek, AppError> {
     Kek::read(&path).map_err(AppError::NoKey)
 }
 
-/// The daemon's parts, running.
+/// The daemon, running.
 pub struct Running {
     pub inbox: Inbox,
-    supervisor: Supervisor,
+    door: Door,
 }
 
-/// Starts the daemon: returns once it serves.
-pub async fn start(config: Config, clock: Clock) -> Result<Running, AppError> {
-    // Everything that the configuration can get wrong is known before a socket is bound.
+/// Starts the daemon. Gives it as soon as messages flow, or nothing where `stop` came before.
+pub async fn start(config: Config, clock: Clock, stop: &CancellationToken) -> Result<Option<Running>, AppError> {
+    // 1. Whatever can be known to be wrong is said before anybody is served.
+    jobs::check_credentials(&config)?;
+    let claim = Claim::take(&config.store.directory)?;
     let kek = read_kek(&config)?;
 
-    systemd::status("Opening the store");
-    let store = Store::open(&config.store.directory, &kek, clock.clone())?;
+    // 2. From here on browsers, commands and systemd get an answer: until the records are open, what goes on.
+    let door = Door::open(&config, &clock)?;
+    systemd::ready();
+    let opened = tokio::select! {
+        opened = open_up(&door, &config, &clock, claim, kek) => opened.map(Some),
+        () = door.hopeless() => Err(AppError::Hopeless),
+        () = stop.cancelled() => Ok(None),
+        never = door.announce() => match never {},
+    };
+    match opened {
+        Ok(Some(inbox)) => Ok(Some(Running { inbox, door })),
+        ended => {
+            door.close().await;
+            ended.map(|_| None)
+        }
+    }
+}
+
+/// From the key to the first message.
+async fn open_up(door: &Door, config: &Config, clock: &Clock, claim: Claim, kek: Kek) -> Result<Inbox, AppError> {
+    // 3. The records. That may take minutes where the index has to be built anew.
+    let store = open_store(&door.gate, claim, kek, clock.clone()).await?;
     let inbox = Inbox::open(store, clock.clone(), config.practice()).await?;
     inbox.note_run(Action::Started).await?;
 
-    let tls_directory = tls_directory(&config);
-    web::tls::ensure_certificates(&tls_directory, &config.web.names, clock.now())?;
-    let authority = web::tls::Authority::load(&tls_directory)?;
-    let certificate = web::tls::Certificate::load(&tls_directory)?;
-    let tls = web::tls::server_config(certificate.clone())?;
-    let listener = listen(config.web.listen)?;
-    let admin_socket = &config.admin.socket;
-    let commands = admin::bind(admin_socket).map_err(|source| AppError::File { path: admin_socket.clone(), source })?;
-
-    let supervisor = Supervisor::new(clock);
-    jobs::start(&supervisor, &config, &inbox, tls.clone())?;
-    let (pulse, desk) = (supervisor.pulse(), inbox.clone());
-    let commands = std::sync::Arc::new(commands);
-    supervisor.start(
-        "commands",
-        job(move |reins| {
-            let (commands, desk, pulse) = (commands.clone(), desk.clone(), pulse.clone());
-            async move {
-                let stop = reins.stop.clone();
-                reins.beat_beside(admin::serve(&commands, &desk, &pulse, &stop)).await;
-                Ok(())
-            }
-        }),
-    );
-    let (names, clock) = (config.web.names.clone(), inbox.clock().clone());
-    supervisor.start(
-        "certificate",
-        job(move |reins| {
-            let (names, clock, directory) = (names.clone(), clock.clone(), tls_directory.clone());
-            let certificate = certificate.clone();
-            async move {
-                loop {
-                    let day = tokio::time::sleep(Duration::from_secs(24 * 3600));
-                    if reins.beat_beside(reins.stop.run_until_cancelled(day)).await.is_none() {
-                        return Ok(());
-                    }
-                    if web::tls::ensure_certificates(&directory, &names, clock.now())? {
-                        certificate.reload()?;
-                        tracing::info!("the certificate was renewed");
-                    }
-                }
-            }
-        }),
-    );
-    let state = web::WebState::new(inbox.clone(), Some(authority));
-    supervisor.start(
-        "web",
-        job(move |reins| {
-            let (listener, tls, state) = (listener.try_clone(), tls.clone(), state.clone());
-            async move {
-                let listening = web::Listening::activated(listener?)?;
-                let stop = reins.stop.clone();
-                reins.beat_beside(web::serve(listening, tls, state, stop.cancelled())).await;
-                Ok(())
-            }
-        }),
-    );
-    systemd::ready();
+    // 4. The work begins, and the start page makes way.
+    jobs::start(&door.supervisor, config, &inbox, door.tls.clone())?;
+    door.renew_certificate(config, clock);
+    door.lead_to(&inbox);
     systemd::status(&format!("Serving https://{}", config.web.names[0]));
     tracing::info!(lines = inbox.practice().lines.len(), "serving");
-    Ok(Running { inbox, supervisor })
+    Ok(inbox)
 }
 
-/// The socket that systemd hands over, else one on the configured address.
-fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
-    let failed = |source| AppError::Listen { address, source };
-    match systemd::socket("https").map_err(failed)? {
-        Some(listener) => Ok(listener),
-        None => TcpListener::bind(address).map_err(failed),
+/// Opens the store on a thread of its own, telling the gate how far that has come.
+async fn open_store(gate: &Gate, claim: Claim, kek: Kek, clock: Clock) -> Result<Store, AppError> {
+    let gate = gate.clone();
+    let opening = tokio::task::spawn_blocking(move || {
+        Store::open_with(claim, &kek, clock, Limits::default(), &|progress| {
+            gate.reach(match progress {
+                Progress::Opening => Stage::Opening,
+                Progress::Rebuilding { done, of } => Stage::Rebuilding { done, of },
+            });
+        })
+    });
+    match opening.await {
+        Ok(opened) => Ok(opened?),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 
@@ -181,18 +154,13 @@ impl Running {
     /// Waits until `stop` is cancelled or the process must not go on, then drains.
     pub async fn until(self, stop: CancellationToken) -> Result<(), AppError> {
         let mut failed = self.inbox.store_failed();
-        let mut hopeless = self.supervisor.hopeless();
         let ended = tokio::select! {
             () = stop.cancelled() => Ok(()),
-            // The senders outlive this, so waiting ends only with the value.
+            // The sender outlives this, so waiting ends only with the value.
             _ = failed.wait_for(|failed| *failed) => Err(AppError::NotDurable),
-            _ = hopeless.wait_for(|hopeless| *hopeless) => Err(AppError::Hopeless),
+            () = self.door.hopeless() => Err(AppError::Hopeless),
         };
-        systemd::stopping();
-        tracing::info!("stopping: finishing what is at hand");
-        if !self.supervisor.stop(DRAIN).await {
-            tracing::warn!("some work did not end in time and goes on after the next start");
-        }
+        self.door.close().await;
         if ended.is_ok() {
             // Where the store has failed, it cannot note that either.
             let _ = self.inbox.note_run(Action::Stopped).await;
@@ -221,7 +189,10 @@ pub fn stop_on_signal() -> io::Result<CancellationToken> {
 /// What `frontdesk serve` does.
 pub async fn serve(config: Config) -> Result<(), AppError> {
     let stop = stop_on_signal().map_err(|source| AppError::File { path: "signals".into(), source })?;
-    start(config, Clock::system()).await?.until(stop).await
+    match start(config, Clock::system(), &stop).await? {
+        Some(running) => running.until(stop).await,
+        None => Ok(()),
+    }
 }
 
 /// What [`prepare`] made.

@@ -8,9 +8,10 @@
 //! | Room | What it is | Knows |
 //! |---|---|---|
 //! | [`app`] | composition root: `serve`, `init`, `doctor`, `demo` as numbered stories | all |
-//! | [`admin`] | a Unix socket by which commands reach the running daemon | `inbox`, `jobs::supervisor`, `model` |
-//! | [`web`] | HTTPS pages, live events, the JSON API; thin: parse, one inbox call, render | `inbox`, `model` |
-//! | [`jobs`] | the work in the background: one list of jobs, one file a job | `inbox`, channels, `config` |
+//! | [`admin`] | a Unix socket by which commands reach the running daemon | `gate`, `inbox`, `jobs::supervisor`, `model` |
+//! | [`web`] | HTTPS pages, live events, the JSON API; thin: parse, one inbox call, render | `gate`, `inbox`, `model` |
+//! | [`jobs`] | the work in the background: one list of jobs, one file a job | `gate`, `inbox`, channels, `config` |
+//! | [`gate`] | before the inbox is open: how far the start has come, who may unseal | `store::keys`, `model` |
 //! | [`config`] | the whole configuration; each channel defines its own section | channels, `inbox`, `model` |
 //! | [`inbox`] | the use cases, the only writer of domain state | `store`, `model` |
 //! | [`mail`], [`sms`], [`voicemail`] | the channels: protocols, parsers; they never know each other or the store | `model` |
@@ -42,6 +43,7 @@ pub mod app;
 pub mod clock;
 pub mod config;
 pub mod demo;
+pub mod gate;
 pub mod inbox;
 pub mod jobs;
 pub mod mail;

@@ -151,7 +151,10 @@ fn main() -> ExitCode {
         return finish(init::run(&arguments.config, admin, seal.is_some()));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the runtime starts");
-    runtime.block_on(run(arguments))
+    let ended = runtime.block_on(run(arguments));
+    // A store that is just being opened is not waited for: whatever it was doing, it can do again.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn run(arguments: Arguments) -> ExitCode {

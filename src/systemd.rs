@@ -11,7 +11,8 @@ fn say(key: &str, value: &str) {
     let _ = daemon::notify([(key, value)].iter());
 }
 
-/// Start-up is over: messages flow and pages are served.
+/// Pages are served, if only the start page: what opening the store needs of time is no failure of the start, and a
+/// sealed store may wait for people for days. So no time-out has to be stretched, and the watchdog watches from here on.
 pub fn ready() {
     say(daemon::STATE_READY, "1");
 }

@@ -75,7 +75,7 @@ pub async fn run(options: Options) -> Result<(), DemoError> {
         .map_err(|source| DemoError::File { path: options.directory.clone(), source })?;
     let world = Arc::new(World::start(&directory, &clock, options.seed).await?);
     let config = world.configure(&directory, &options)?;
-    let running = start(config.clone(), clock.clone()).await?;
+    let Some(running) = start(config.clone(), clock.clone(), &stop).await? else { return Ok(()) };
     let mut log_ins = Vec::new();
     for (login, name, role) in [
         ("ana", "Ana Silva", Role::FrontDesk),

@@ -86,10 +86,22 @@ impl<'a, 'b> Desk<'a, 'b> {
         objects: impl IntoIterator<Item = u128>,
         outcome: Outcome,
     ) -> Result<(), StoreError> {
+        self.audit_at(self.now(), actor, action, objects, outcome)
+    }
+
+    /// The same for what was done at a time when nothing could be written.
+    pub fn audit_at(
+        &mut self,
+        at: Timestamp,
+        actor: impl Into<Actor>,
+        action: Action,
+        objects: impl IntoIterator<Item = u128>,
+        outcome: Outcome,
+    ) -> Result<(), StoreError> {
         let head = self.txn.read(&schema::AUDIT_HEAD, &())?.unwrap_or_default();
         let event = AuditEvent {
             sequence: head.sequence + 1,
-            at: self.now(),
+            at,
             actor: actor.into(),
             action,
             objects: objects.into_iter().collect(),

@@ -5,7 +5,7 @@ use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Versio
 use super::{Inbox, InboxError, desk::Desk};
 use crate::{
     model::{
-        audit::{Action, Actor, Outcome},
+        audit::{Action, Actor, Attempt, Outcome},
         ids::{SessionId, StaffId, TokenId},
         staff::{Role, Staff, Via, Who},
         time::Timestamp,
@@ -487,6 +487,17 @@ impl Inbox {
     /// Notes that the program began or ended its work.
     pub async fn note_run(&self, action: Action) -> Result<(), InboxError> {
         self.change(move |desk| Ok(desk.audit(Actor::Daemon, action, [], Outcome::Done)?)).await
+    }
+
+    /// Notes who tried to unseal the store before there was a trail to note it in.
+    pub async fn note_attempts(&self, attempts: Vec<Attempt>) -> Result<(), InboxError> {
+        self.change(move |desk| {
+            for Attempt { at, by, outcome } in attempts.clone() {
+                desk.audit_at(at, by, Action::Unsealed, [], outcome)?;
+            }
+            Ok(())
+        })
+        .await
     }
 }
 

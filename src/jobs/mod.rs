@@ -16,18 +16,31 @@ mod voicemail;
 mod waiting;
 mod watchdog;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use self::supervisor::Supervisor;
 use crate::{
     config::{Config, CredentialError},
+    gate::Gate,
     inbox::Inbox,
     mail,
     voicemail::asterisk::AmiSecret,
 };
 
-/// Starts every job of this configuration. Credentials are read first, so that a missing one stops the start.
-/// Machines that hand mail over may encrypt it with `tls`.
+/// Reads every credential that a job will need, so that a missing one stops the start before anybody is served.
+pub fn check_credentials(config: &Config) -> Result<(), CredentialError> {
+    let mail = config.mail.iter().flat_map(|line| [&line.imap.credential, &line.smtp.credential]);
+    let pins = config.sms.iter().filter_map(|line| line.pin_credential.as_ref());
+    let ami = config.voicemail.iter().filter_map(|line| line.asterisk().ami).map(|ami| ami.credential);
+    mail.chain(pins).cloned().chain(ami).try_for_each(|name| config.credential(&name).map(drop))
+}
+
+/// Feeds the watchdog from the first moment on; it looks at the store as soon as `inbox` holds one.
+pub fn start_watchdog(supervisor: &Supervisor, gate: Gate, inbox: Arc<OnceLock<Inbox>>) {
+    supervisor.start("watchdog", watchdog::job(gate, inbox, supervisor.pulse()));
+}
+
+/// Starts every job of this configuration. Machines that hand mail over may encrypt it with `tls`.
 pub fn start(
     supervisor: &Supervisor,
     config: &Config,
@@ -67,10 +80,5 @@ pub fn start(
         supervisor.start(&format!("voicemail/{}", line.id), job);
     }
     supervisor.start("tidy", tidy::job(inbox.clone()));
-    if let Some(sink) = sink::Sink::of(config, Some(tls)) {
-        supervisor.start("mail-sink", sink::job(Arc::new(inbox.clone()), inbox.clock().clone(), sink));
-    }
-    supervisor.start("waiting", waiting::job(inbox.clone(), config.store.directory.clone()));
-    supervisor.start("watchdog", watchdog::job(inbox.clone(), supervisor.pulse()));
     Ok(())
 }

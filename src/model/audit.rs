@@ -83,6 +83,8 @@ pub enum Action {
     TokenRevoked,
     Started,
     Stopped,
+    /// Somebody tried words at the sealed store.
+    Unsealed,
     /// The store repaired itself, or found that something is damaged.
     Repaired,
     /// A new epoch of keys began, or the ones before it were destroyed.
@@ -101,4 +103,12 @@ pub enum Outcome {
     Done,
     Denied,
     Failed,
+}
+
+/// Somebody tried to unseal the store, at a time when the audit trail could not be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    pub at: Timestamp,
+    pub by: Actor,
+    pub outcome: Outcome,
 }

@@ -117,6 +117,25 @@ fn make_directory(directory: &Path) -> io::Result<()> {
     })
 }
 
+/// The sole right to a store's directory. It is taken before anything is served, and goes with the store's last handle.
+pub struct Claim {
+    directory: PathBuf,
+    lock: fs::File,
+}
+
+impl Claim {
+    /// Takes it, making the directory where there is none.
+    pub fn take(directory: &Path) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Directory { path: directory.to_owned(), source };
+        make_directory(directory).map_err(failed)?;
+        let lock = fs::File::create(directory.join("lock")).map_err(failed)?;
+        if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(StoreError::InUse { path: directory.to_owned() });
+        }
+        Ok(Self { directory: directory.to_owned(), lock })
+    }
+}
+
 /// A handle on the open store; clones share it.
 #[derive(Clone)]
 pub struct Store {
@@ -128,23 +147,20 @@ pub struct Store {
 impl Store {
     /// Opens the store in `directory`, making it where there is none. One process at a time.
     pub fn open(directory: &Path, kek: &Kek, clock: Clock) -> Result<Self, StoreError> {
-        Self::open_with(directory, kek, clock, Limits::default(), &|_| ())
+        Self::open_with(Claim::take(directory)?, kek, clock, Limits::default(), &|_| ())
     }
 
     /// The same with limits of one's own, telling how far it has come: building the index anew takes a while.
     pub fn open_with(
-        directory: &Path,
+        claim: Claim,
         kek: &Kek,
         clock: Clock,
         limits: Limits,
         progress: &dyn Fn(Progress),
     ) -> Result<Self, StoreError> {
+        let Claim { directory, lock } = claim;
+        let directory = directory.as_path();
         let failed = |source| StoreError::Directory { path: directory.to_owned(), source };
-        make_directory(directory).map_err(failed)?;
-        let lock = fs::File::create(directory.join("lock")).map_err(failed)?;
-        if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(StoreError::InUse { path: directory.to_owned() });
-        }
         let vault = Arc::new(Vault::open(directory, kek)?);
         let blobs = Arc::new(Blobs::open(&directory.join("blobs"), vault.clone()).map_err(failed)?);
         let engine = Durable::open(directory, vault.keyring.journal_key(), limits, progress)?;

@@ -9,12 +9,14 @@ mod assets;
 mod error;
 mod events;
 mod forms;
+mod front;
 mod media;
 mod pages;
 mod present;
 mod routes;
 mod server;
 mod session;
+mod start;
 pub mod tls;
 pub mod view;
 
@@ -24,12 +26,13 @@ use jiff::tz::TimeZone;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 
-use self::{pages::search::Searches, tls::Authority};
 pub use self::{
+    front::Front,
     routes::router,
     server::{Listening, serve},
     session::ClientAddress,
 };
+use self::{pages::search::Searches, tls::Authority};
 use crate::inbox::Inbox;
 
 /// What every handler gets; clones share it.

@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, get, post},
+    routing::{MethodRouter, any, get, post},
 };
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, timeout};
@@ -18,7 +18,7 @@ use super::{
     error::{self, WebError},
     events, media,
     pages::{actions, entrance, inbox, search},
-    session,
+    session, start,
 };
 
 /// Who may ask.
@@ -69,6 +69,7 @@ fn table() -> Vec<Row> {
         row("/login",                            Anybody,   Small,  post(entrance::log_in)),
         row("/welcome/{token}",                  Anybody,   Small,  get(entrance::welcome_page)),
         row("/welcome/{token}",                  Anybody,   Small,  post(entrance::set_password)),
+        row(start::UNSEAL,                       Anybody,   Small,  any(start::unsealed_already)),
         row("/logout",                           StaffIdle, Small,  post(entrance::log_out)),
         row("/session/touch",                    Staff,     Small,  post(entrance::touch)),
 
@@ -128,7 +129,7 @@ pub fn router(state: WebState) -> Router {
         .with_state(state)
 }
 
-fn within(handler: MethodRouter<WebState>, limit: Duration) -> MethodRouter<WebState> {
+pub(super) fn within<S: Clone + Send + Sync + 'static>(handler: MethodRouter<S>, limit: Duration) -> MethodRouter<S> {
     handler.layer(middleware::from_fn(move |request: Request, next: Next| async move {
         match timeout(limit, next.run(request)).await {
             Ok(response) => response,
@@ -139,7 +140,7 @@ fn within(handler: MethodRouter<WebState>, limit: Duration) -> MethodRouter<WebS
 
 /// What happens to every request: it must not come from another site; what fails or panics becomes a page; headers
 /// forbid what no page needs; the log says what was asked and how it went, and nothing about whom.
-async fn around(request: Request, next: Next) -> Response {
+pub(super) async fn around(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("(none)".to_owned(), |path| path.as_str().to_owned());
@@ -219,7 +220,8 @@ mod tests {
                 "/login",
                 "/login",
                 "/welcome/{token}",
-                "/welcome/{token}"
+                "/welcome/{token}",
+                "/unseal"
             ]
         );
     }

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::Request};
+use axum::{body::Body, extract::Request};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -20,7 +20,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
 
-use super::{WebState, router, session::ClientAddress};
+use super::{Front, session::ClientAddress};
 
 /// A browser holds one or two; what comes beyond waits.
 const MAX_CONNECTIONS: usize = 1_000;
@@ -55,11 +55,11 @@ impl Listening {
 pub async fn serve(
     listening: Listening,
     tls: Arc<rustls::ServerConfig>,
-    state: WebState,
+    front: impl Into<Front>,
     shutdown: impl Future<Output = ()>,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let app = router(state.clone());
+    let front = front.into();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
@@ -76,7 +76,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let talk = converse(stream, peer, acceptor.clone(), app.clone(), graceful.watcher());
+                let talk = converse(stream, peer, acceptor.clone(), front.clone(), graceful.watcher());
                 connections.spawn(async move {
                     talk.await;
                     drop(place);
@@ -90,21 +90,21 @@ pub async fn serve(
         }
     }
     drop(listening);
-    state.shared.closing.send_replace(true);
+    front.close();
     if timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::info!("connections that did not end in time are cut off");
     }
     connections.shutdown().await;
 }
 
-async fn converse(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, app: Router, watcher: Watcher) {
+async fn converse(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, front: Front, watcher: Watcher) {
     // Small answers are not to wait for more; a failure here shows at the first read.
     let _ = stream.set_nodelay(true);
     let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
     let chose_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let address = ClientAddress(peer.ip().to_canonical());
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let mut app = app.clone();
+        let mut app = front.app();
         async move {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(address);

@@ -17,9 +17,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("voicemail", &["model", "clock"]),
     ("inbox", &["store", "model", "clock"]),
     ("config", &["mail", "sms", "voicemail", "inbox", "model"]),
-    ("jobs", &["inbox", "mail", "sms", "voicemail", "config", "model", "clock", "systemd", "store::seal"]),
-    ("web", &["inbox", "model", "clock", "store::schema"]),
-    ("admin", &["inbox", "jobs::supervisor", "model"]),
+    ("gate", &["store::keys", "model", "clock"]),
+    ("jobs", &["gate", "inbox", "mail", "sms", "voicemail", "config", "model", "clock", "systemd", "store::seal"]),
+    ("web", &["gate", "inbox", "model", "clock", "store::schema"]),
+    ("admin", &["gate", "inbox", "jobs::supervisor", "model"]),
     ("demo", &["model", "clock", "sms::pdu", "voicemail::audio"]),
 ];
 

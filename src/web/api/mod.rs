@@ -32,7 +32,7 @@ use axum::{
         header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
     },
     middleware,
-    response::Response,
+    response::{IntoResponse as _, Response},
     routing::{MethodFilter, MethodRouter, on},
 };
 use utoipa::{
@@ -151,6 +151,11 @@ pub fn router() -> Router<WebState> {
             )
         })
         .layer(middleware::map_response(guard))
+}
+
+/// The answer to every call before the inbox is open; `doing` says what goes on.
+pub fn not_open(doing: &str) -> Response {
+    Problem::new(Code::NotOpen, format!("The inbox is not open yet. {doing}.")).into_response()
 }
 
 /// What the API says is for the asker alone and is what it claims to be.

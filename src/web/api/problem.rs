@@ -33,6 +33,8 @@ pub(super) enum Code {
     RangeNotSatisfiable,
     /// Well-formed, but not possible as it stands.
     Invalid,
+    /// The server is starting, or its records are sealed: ask again later.
+    NotOpen,
     Internal,
 }
 
@@ -50,6 +52,7 @@ impl Code {
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NotOpen => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

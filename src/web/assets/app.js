@@ -4,12 +4,14 @@
 //   live.js      server-sent events, the lost line, the locked session
 //   composer.js  draft, counter, files, "somebody answered meanwhile"
 //   voice.js     the voicemail player          keys.js  the keyboard
+//   start.js     the page before the inbox is open
 
 import "./voice.js";
 import { watchComposers } from "./composer.js";
 import { watchKeys } from "./keys.js";
 import { startLive } from "./live.js";
 import { startPage } from "./page.js";
+import { followStart } from "./start.js";
 
 document.documentElement.classList.add("js");
 
@@ -19,6 +21,8 @@ if (document.body.classList.contains("inbox")) {
   watchKeys();
   startLive();
 }
+
+if (document.body.classList.contains("starting")) followStart();
 
 // The length of a new password, as it grows.
 for (const input of document.querySelectorAll("[data-count]")) {

@@ -62,7 +62,7 @@ pub async fn login_page(State(state): State<WebState>, Query(query): Query<Login
 }
 
 /// A path within this server, or its root: never the way to another one.
-fn inner_path(path: &str) -> &str {
+pub fn inner_path(path: &str) -> &str {
     let is_inner = path.strip_prefix('/').is_some_and(|rest| !rest.starts_with(['/', '\\']))
         && path.bytes().all(|byte| byte.is_ascii_graphic());
     if is_inner { path } else { "/" }

@@ -12,6 +12,7 @@ mod entrance;
 mod list;
 mod quoted;
 mod shell;
+mod start;
 
 #[cfg(test)]
 pub(crate) mod samples;
@@ -30,6 +31,7 @@ pub use list::{Item, LastSeen, List, Order, Scope};
 pub use shell::{
     Banner, ConversationPart, Done, InboxPage, Lamp, LampState, ListPart, Me, Pane, Rail, Toast, View, ViewCount,
 };
+pub use start::{StartPage, Starting, UnsealProblem};
 
 /// An instant in the practice's zone, in words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

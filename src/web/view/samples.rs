@@ -543,6 +543,8 @@ pub fn pages() -> Vec<(&'static str, String)> {
             problem,
         },
     };
+    let start = |starting| StartPage { practice: door.to_owned(), next: "/inbox/mine".to_owned(), starting };
+    let sealed = |problem| start(Starting::Sealed { problem: Some(problem) });
     let error = |kind| ErrorPage { kind, back: "/inbox/needs-action".to_owned() };
     let rendered = vec![
         (
@@ -635,6 +637,18 @@ pub fn pages() -> Vec<(&'static str, String)> {
             }
             .render(),
         ),
+        ("starting", start(Starting::Opening).render()),
+        (
+            "rebuilding",
+            start(Starting::Rebuilding { percent: 42, done: "420,000".to_owned(), of: "1,000,000".to_owned() })
+                .render(),
+        ),
+        ("taking-in", start(Starting::TakingIn).render()),
+        ("sealed", start(Starting::Sealed { problem: None }).render()),
+        ("sealed-wrong", sealed(UnsealProblem::Wrong).render()),
+        ("sealed-mistyped", sealed(UnsealProblem::Mistyped { what: "group 3 is mistyped".to_owned() }).render()),
+        ("sealed-too-many", sealed(UnsealProblem::TooMany { wait: "2 minutes".to_owned() }).render()),
+        ("sealed-failed", sealed(UnsealProblem::Failed).render()),
         ("400", error(ErrorKind::BadRequest).render()),
         ("403", error(ErrorKind::Forbidden).render()),
         ("404", error(ErrorKind::NotFound).render()),
