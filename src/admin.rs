@@ -22,7 +22,7 @@ use crate::{
     gate::{Gate, Refusal, Source, Stage, Tried, Words},
     inbox::{Inbox, InboxError},
     jobs::supervisor::Pulse,
-    model::{audit::Actor, health::LineState, ids::TokenId, shredding::Certificate, staff::Role},
+    model::{audit::Actor, health, health::LineState, ids::TokenId, shredding::Certificate, staff::Role},
 };
 
 const MAX_LINE_BYTES: u64 = 64 << 10;
@@ -62,6 +62,7 @@ pub enum Request {
     Unseal {
         words: Words,
     },
+    ConfirmClock,
     Status,
 }
 
@@ -73,6 +74,8 @@ pub enum Answer {
     /// The secret of a token: shown once.
     Token(String),
     Done,
+    /// What was done, in words.
+    Said(String),
     /// Rows of a table.
     Rows(Vec<Vec<String>>),
     /// What is good and what is not.
@@ -282,19 +285,36 @@ async fn change(request: Request, uid: u32, inbox: &Inbox, pulse: &Pulse) -> Res
             };
             Answer::Rows(inbox.certificates().await?.into_iter().map(row).collect())
         }
+        Request::ConfirmClock => match inbox.confirm_clock(by, None).await {
+            Ok(true) => Answer::Said("the clock is trusted again".to_owned()),
+            Ok(false) => Answer::Said(
+                "confirmed; one other person has to confirm it too, on the Health page".to_owned(),
+            ),
+            Err(InboxError::NotFound) => Answer::Said("the clock is not in doubt".to_owned()),
+            Err(error) => return Err(error),
+        },
         Request::Status => Answer::Findings(status(inbox, pulse).await),
         Request::Unseal { .. } => Answer::Error("the store is not sealed".into()),
     })
 }
 
-/// How the running daemon is.
+/// How the running daemon is: the same report as on the Health page.
 async fn status(inbox: &Inbox, pulse: &Pulse) -> Vec<Finding> {
     let mut findings = vec![match inbox.heartbeat().await {
         Ok(()) => Finding::good(format!("store: writes, {} commits so far", inbox.sequence())),
         Err(error) => Finding::bad(format!("store: {error}. See the journal: journalctl -u frontdesk")),
     }];
-    if let Some(why) = inbox.store_findings().rebuilt {
-        findings.push(Finding::good(format!("store: the index was rebuilt at this start ({why}); nothing was lost")));
+    let report = match inbox.examine(pulse.report()).await {
+        Ok(report) => report,
+        Err(error) => {
+            findings.push(Finding::bad(format!("health: {error}. See the journal: journalctl -u frontdesk")));
+            return findings;
+        }
+    };
+    if let Some(disk) = report.store.disk {
+        let days = report.store.days_left().map(|days| format!(", enough for {days} days")).unwrap_or_default();
+        let (taken, free) = (health::bytes(report.store.sizes.total()), health::bytes(disk.free_bytes));
+        findings.push(Finding::good(format!("disk: the store takes {taken}, {free} are free{days}")));
     }
     let taken = inbox.taken_in();
     if taken.key_was_changed {
@@ -309,21 +329,27 @@ async fn status(inbox: &Inbox, pulse: &Pulse) -> Vec<Finding> {
              it from a backup, or remove it"
         )));
     }
-    for (line, health) in inbox.health().borrow().iter() {
-        let detail = health.detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default();
-        findings.push(match &health.state {
-            LineState::Up => Finding::good(format!("{line}: works since {}{detail}", health.since)),
-            LineState::Starting => Finding::bad(format!("{line}: still starting since {}", health.since)),
-            LineState::Down { what } => Finding::bad(format!("{line}: down since {}: {what}", health.since)),
+    if let Some((at, what)) = report.repair.as_ref().and_then(|repair| Some((repair.at, repair.findings.mended()?))) {
+        findings.push(Finding::good(format!("store: it mended itself at {at}: {what}")));
+    }
+    for damage in inbox.store_findings().damage {
+        let ids = damage.messages.iter().map(ToString::to_string).chain(damage.raws.iter().map(ToString::to_string));
+        let ids: Vec<String> = ids.collect();
+        let (first, last) = damage.commits;
+        let what = format!("store: {} (commits {first} to {last}): {}", damage.what, ids.join(" "));
+        findings.push(Finding::bad(what));
+    }
+    for line in &report.lines {
+        let detail = line.health.detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default();
+        let (id, since) = (&line.id, line.health.since);
+        findings.push(match &line.health.state {
+            LineState::Up => Finding::good(format!("{id}: works since {since}{detail}")),
+            LineState::Starting => Finding::bad(format!("{id}: still starting since {since}")),
+            LineState::Down { what } => Finding::bad(format!("{id}: down since {since}: {what}")),
         });
     }
-    for (name, beat) in pulse.jobs() {
-        if let Some((at, words)) = beat.failure {
-            findings.push(Finding::bad(format!("job {name}: failed last at {at}: {words}")));
-        }
-    }
-    for name in pulse.stuck() {
-        findings.push(Finding::bad(format!("job {name}: is stuck; restart the daemon: systemctl restart frontdesk")));
-    }
+    // Lines are told above, and of the key `doctor` says more.
+    let rest = report.faults().into_iter().filter(|fault| !fault.key.starts_with("line/") && fault.key != "keys");
+    findings.extend(rest.map(|fault| Finding::bad(format!("{}: {}. {}", fault.key, fault.what, fault.to_do))));
     findings
 }

@@ -121,12 +121,14 @@ pub async fn start(config: Config, clock: Clock, stop: &CancellationToken) -> Re
 async fn open_up(door: &Door, config: &Config, clock: &Clock, claim: Claim, kek: Kek) -> Result<Inbox, AppError> {
     // 3. The records. That may take minutes where the index has to be built anew.
     let store = open_store(&door.gate, claim, kek, clock.clone()).await?;
+    store.keep_reserve(u64::from(config.store.reserve_mb) << 20)?;
     let inbox = Inbox::open(store, clock.clone(), config.practice()).await?;
+    inbox.note_keys(doctor::key_safety(config));
     inbox.note_run(Action::Started).await?;
 
     // 4. The work begins, and the start page makes way.
-    jobs::start(&door.supervisor, config, &inbox, door.tls.clone())?;
-    door.renew_certificate(config, clock);
+    jobs::start(&door.supervisor, config, &inbox, door.tls.clone(), page(config, "/health"))?;
+    door.keep_certificate(config, &inbox)?;
     door.lead_to(&inbox);
     systemd::status(&format!("Serving https://{}", config.web.names[0]));
     tracing::info!(lines = inbox.practice().lines.len(), "serving");
@@ -218,8 +220,12 @@ pub async fn prepare(config: &Config, kek: &Kek, login: &str, role: Role) -> Res
 
 /// A one-time link as it is told to a person.
 pub fn link(config: &Config, secret: &str) -> String {
-    let name = &config.web.names[0];
-    format!("https://{}/welcome/{secret}", authority(name, config))
+    page(config, &format!("/welcome/{secret}"))
+}
+
+/// The address of a page as it is told to a person.
+fn page(config: &Config, path: &str) -> String {
+    format!("https://{}{path}", authority(&config.web.names[0], config))
 }
 
 /// The host and, where it is not 443, the port. The package's socket unit listens on 443 beside the usual address.

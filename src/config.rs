@@ -62,6 +62,8 @@ pub struct Config {
     #[serde(default)]
     pub admin: AdminSection,
     #[serde(default)]
+    pub alerts: AlertsSection,
+    #[serde(default)]
     pub mail: Vec<MailSection>,
     #[serde(default)]
     pub sms: Vec<SmsSection>,
@@ -110,11 +112,13 @@ impl Default for WebSection {
 #[serde(deny_unknown_fields, default)]
 pub struct StoreSection {
     pub directory: PathBuf,
+    /// Space that is kept for auditing on a full disk, in MiB; 0 for none.
+    pub reserve_mb: u32,
 }
 
 impl Default for StoreSection {
     fn default() -> Self {
-        Self { directory: "/var/lib/frontdesk".into() }
+        Self { directory: "/var/lib/frontdesk".into(), reserve_mb: 256 }
     }
 }
 
@@ -146,6 +150,29 @@ pub struct AdminSection {
 impl Default for AdminSection {
     fn default() -> Self {
         Self { socket: "/run/frontdesk/admin.sock".into() }
+    }
+}
+
+/// Whom to tell when something breaks.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AlertsSection {
+    /// Who gets mail.
+    pub mail: Option<String>,
+    /// The line whose server carries it; the first where none is named.
+    pub mail_line: Option<LineId>,
+    /// Who gets texts when mail is what is broken.
+    pub sms: Option<String>,
+    pub sms_line: Option<LineId>,
+    /// How long a fault lasts before it is told, in seconds.
+    pub after_s: u32,
+    /// Hours from one message to the next while nothing changes; the last goes for all that follow.
+    pub repeat_h: Vec<u32>,
+}
+
+impl Default for AlertsSection {
+    fn default() -> Self {
+        Self { mail: None, mail_line: None, sms: None, sms_line: None, after_s: 300, repeat_h: vec![1, 4, 24] }
     }
 }
 
@@ -286,6 +313,10 @@ impl Config {
         if self.web.names.is_empty() || self.web.names.iter().any(|name| name.is_empty() || name.contains(' ')) {
             return wrong("web.names", &self.web.names, "name at least one host, such as \"frontdesk.lan\"");
         }
+        if self.store.reserve_mb > 65_536 {
+            return wrong("store.reserve_mb", &self.store.reserve_mb, "allowed are 0 to 65536");
+        }
+        self.check_alerts()?;
         let mut seen = BTreeMap::new();
         let ids = self
             .mail
@@ -351,6 +382,44 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    fn check_alerts(&self) -> Result<(), (String, String, String)> {
+        let alerts = &self.alerts;
+        let wrong = |key: &str, found: &dyn std::fmt::Debug, allowed: &str| {
+            Err((format!("alerts.{key}"), format!("{found:?}"), allowed.to_owned()))
+        };
+        if alerts.mail.as_ref().is_some_and(|mail| EmailAddress::parse(mail).is_err()) {
+            return wrong("mail", &alerts.mail, "write it as name@domain");
+        }
+        if alerts.sms.as_ref().is_some_and(|sms| PhoneNumber::parse(sms, &self.practice.country).is_err()) {
+            return wrong("sms", &alerts.sms, "write it as +14155550142");
+        }
+        if (alerts.mail.is_some() || alerts.mail_line.is_some()) && self.alert_mail_line().is_none() {
+            return wrong("mail_line", &alerts.mail_line, "name the id of a [[mail]]");
+        }
+        if (alerts.sms.is_some() || alerts.sms_line.is_some()) && self.alert_sms_line().is_none() {
+            return wrong("sms_line", &alerts.sms_line, "name the id of an [[sms]]");
+        }
+        if !(1..=86_400).contains(&alerts.after_s) {
+            return wrong("after_s", &alerts.after_s, "allowed are 1 to 86400 seconds");
+        }
+        if alerts.repeat_h.is_empty() || !alerts.repeat_h.iter().all(|hours| (1..=720).contains(hours)) {
+            return wrong("repeat_h", &alerts.repeat_h, "name at least one number of hours, each 1 to 720");
+        }
+        Ok(())
+    }
+
+    /// The line whose server carries alerts by mail.
+    pub fn alert_mail_line(&self) -> Option<&MailSection> {
+        let wanted = self.alerts.mail_line.as_ref();
+        self.mail.iter().find(|line| wanted.is_none_or(|wanted| *wanted == line.id))
+    }
+
+    /// The line whose modem carries alerts as texts.
+    pub fn alert_sms_line(&self) -> Option<&SmsSection> {
+        let wanted = self.alerts.sms_line.as_ref();
+        self.sms.iter().find(|line| wanted.is_none_or(|wanted| *wanted == line.id))
     }
 
     /// What the inbox needs to know of the practice.

@@ -76,6 +76,11 @@ enum Command {
         #[arg(long, conflicts_with = "messages")]
         list: bool,
     },
+    /// The clock that the running daemon goes by
+    Clock {
+        #[command(subcommand)]
+        command: ClockCommand,
+    },
     /// Bearer tokens for the API of the running daemon
     Token {
         #[command(subcommand)]
@@ -112,6 +117,12 @@ enum UserCommand {
     Enable {
         login: String,
     },
+}
+
+#[derive(Subcommand)]
+enum ClockCommand {
+    /// Say that the server's clock is right, after it jumped; somebody else has to say so too
+    Confirm,
 }
 
 #[derive(Subcommand)]
@@ -196,6 +207,7 @@ async fn run(arguments: Arguments) -> ExitCode {
             };
             ask(&path, &request).await
         }
+        Command::Clock { command: ClockCommand::Confirm } => ask(&path, &Request::ConfirmClock).await,
         Command::Token { command } => {
             let request = match command {
                 TokenCommand::Create { login, name, days } => Request::CreateToken { login, name, days },
@@ -219,6 +231,7 @@ async fn ask(path: &Path, request: &Request) -> ExitCode {
     };
     match admin::ask(&config.admin.socket, request).await {
         Ok(Answer::Done) => say("done"),
+        Ok(Answer::Said(what)) => say(&what),
         Ok(Answer::Link(secret)) => {
             say(&format!("One-time link, valid for three days:\n{}", app::link(&config, &secret)))
         }

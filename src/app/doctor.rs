@@ -6,7 +6,9 @@ use crate::{
     admin::{self, Answer, Finding, Request},
     app,
     config::Config,
-    mail, sms, voicemail,
+    mail,
+    model::health::KeySafety,
+    sms, voicemail,
 };
 
 /// Every finding, in the order in which they are best mended. Where the daemon runs it is asked, since it holds the
@@ -37,8 +39,7 @@ fn keys(config: &Config) -> Vec<Finding> {
     match app::read_kek(config) {
         Ok(_) => {
             findings.push(Finding::good("keys: the key-encryption key can be read"));
-            let sealed = config.kek_path().is_ok_and(|path| path.to_string_lossy().contains("sealed"));
-            if !sealed {
+            if !key_safety(config).safe_when_stolen {
                 findings.push(Finding::bad(
                     "keys: not safe against a stolen disk, since the key lies on the same disk as the store. Use \
                      `frontdesk init --seal host` on a machine with a TPM2, or encrypt the disk",
@@ -48,6 +49,24 @@ fn keys(config: &Config) -> Vec<Finding> {
         Err(error) => findings.push(Finding::bad(format!("keys: {error}"))),
     }
     findings
+}
+
+/// How the key is kept, as far as this process can tell.
+pub fn key_safety(config: &Config) -> KeySafety {
+    let sealed = config.kek_path().is_ok_and(|path| path.to_string_lossy().contains("sealed"));
+    let kind = if sealed { "sealed to this machine" } else { "a file" };
+    KeySafety { kinds: vec![kind.to_owned()], safe_when_stolen: sealed, memory_locked: is_memory_locked() }
+}
+
+/// Whether this process keeps its memory out of swap: it has locked it, or there is no swap that it could go to.
+fn is_memory_locked() -> bool {
+    let has_locked = std::fs::read_to_string("/proc/self/status").is_ok_and(|status| {
+        let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
+        locked.is_some_and(|kilobytes| kilobytes.trim() != "0 kB")
+    });
+    // Below its header line, each line is a device.
+    let has_swap = std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1);
+    has_locked || !has_swap
 }
 
 /// Tries each channel from this process.

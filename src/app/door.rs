@@ -103,11 +103,12 @@ impl Door {
     }
 
     /// Keeps the certificate valid, once a day.
-    pub fn renew_certificate(&self, config: &Config, clock: &Clock) {
-        let (names, clock, directory) = (config.web.names.clone(), clock.clone(), tls_directory(config));
+    pub fn keep_certificate(&self, config: &Config, inbox: &Inbox) -> Result<(), AppError> {
+        let (names, inbox, directory) = (config.web.names.clone(), inbox.clone(), tls_directory(config));
         let certificate = self.certificate.clone();
+        inbox.note_certificate(web::tls::certificate_until(&directory)?);
         let renewal = job(move |reins| {
-            let (names, clock, directory) = (names.clone(), clock.clone(), directory.clone());
+            let (names, inbox, directory) = (names.clone(), inbox.clone(), directory.clone());
             let certificate = certificate.clone();
             async move {
                 loop {
@@ -115,14 +116,19 @@ impl Door {
                     if reins.beat_beside(reins.stop.run_until_cancelled(day)).await.is_none() {
                         return Ok(());
                     }
-                    if web::tls::ensure_certificates(&directory, &names, clock.now())? {
+                    // One that is made by a wrong clock would not be good yet when the clock is right again.
+                    if inbox.clock_doubt().is_none()
+                        && web::tls::ensure_certificates(&directory, &names, inbox.clock().now())?
+                    {
                         certificate.reload()?;
+                        inbox.note_certificate(web::tls::certificate_until(&directory)?);
                         tracing::info!("the certificate was renewed");
                     }
                 }
             }
         });
         self.supervisor.start("certificate", renewal);
+        Ok(())
     }
 
     /// Tells `systemctl status` and the log how far the start has come, for as long as it is polled.

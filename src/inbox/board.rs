@@ -162,6 +162,20 @@ impl Board {
         counts
     }
 
+    /// In how many conversations somebody waits for an answer, and since when the one who waits longest.
+    pub(super) fn waiting(&self) -> (u64, Option<Timestamp>) {
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        let open = rows.values().filter(|row| row.is_open);
+        let since = open.filter_map(|row| row.strands.iter().filter_map(|strand| strand.waiting_since).min());
+        since.fold((0, None), |(count, oldest), at| (count + 1, Some(oldest.map_or(at, |oldest: Timestamp| oldest.min(at)))))
+    }
+
+    /// In how many conversations a send failed, or may not have happened.
+    pub(super) fn undecided(&self) -> u64 {
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        rows.values().filter(|row| row.strands.iter().any(|strand| strand.failed)).count() as u64
+    }
+
     /// A page of a list and whether more follows. Needs action goes by the longest wait, the others by the newest.
     pub(super) fn page(
         &self,

@@ -78,6 +78,21 @@ impl<'a, 'b> Desk<'a, 'b> {
         self.work = true;
     }
 
+    /// Whether anything may be deleted because it is old.
+    pub fn may_delete_by_age(&self) -> bool {
+        self.shared.clock_guard.doubt(&self.shared.clock).is_none()
+    }
+
+    /// Writes down what the program remembers about itself, which needs no event of its own.
+    pub fn note_about_itself<V: serde::Serialize>(
+        &mut self,
+        table: &crate::store::table::Table<(), V>,
+        value: &V,
+    ) -> Result<(), StoreError> {
+        self.audited = true;
+        self.txn.put(table, &(), value)
+    }
+
     /// Appends an event to the hash chain.
     pub fn audit(
         &mut self,

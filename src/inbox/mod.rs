@@ -3,10 +3,13 @@
 //! Every change commits with its audit event in one batch, and every read of content is audited before the content
 //! leaves: both go through [`Inbox::change`], which refuses a batch without an event.
 
+mod alerts;
 mod board;
+mod clock_guard;
 mod desk;
 mod drafts;
 mod file;
+mod health;
 mod outbox;
 mod people;
 mod receive;
@@ -27,8 +30,9 @@ use std::{
 
 use tokio::sync::{broadcast, watch};
 
-use self::{board::Board, desk::Desk};
+use self::{board::Board, clock_guard::ClockGuard, desk::Desk, health::Vitals};
 pub use self::{
+    alerts::{AlertWays, AlertWords},
     board::{Counts, Cursor, Filter},
     outbox::{NextDue, Outgoing},
     people::{LogIn, NewSession, SessionCheck},
@@ -42,14 +46,18 @@ use crate::{
     model::{
         address::{Address, EmailAddress},
         audit::{Action, Outcome},
-        health::{LineHealth, LineState, StoreFindings},
+        health::StoreFindings,
         ids::ConversationId,
         line::{Channel, LineId},
         outbound::WrongState,
         staff::Who,
         time::Timestamp,
     },
-    store::{Store, StoreError, engine::Sequence, seal::random},
+    store::{
+        Store, StoreError,
+        engine::{EngineError, Sequence},
+        seal::random,
+    },
 };
 
 /// Who the practice is and how it is reached, from the configuration.
@@ -118,8 +126,20 @@ pub enum InboxError {
     /// In words for staff.
     #[error("{0}")]
     Invalid(String),
+    /// Nothing was changed; once there is room, the same works.
+    #[error("the disk is full")]
+    NoRoom,
     #[error("the store did not do it")]
-    Store(#[from] StoreError),
+    Store(#[source] StoreError),
+}
+
+impl From<StoreError> for InboxError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Engine(EngineError::NoSpace { .. }) => Self::NoRoom,
+            other => Self::Store(other),
+        }
+    }
 }
 
 struct Shared {
@@ -130,7 +150,8 @@ struct Shared {
     live: broadcast::Sender<Live>,
     /// Rises when there may be something to file, to send or to tell the PBX.
     work: watch::Sender<u64>,
-    health: watch::Sender<BTreeMap<LineId, LineHealth>>,
+    vitals: Vitals,
+    clock_guard: ClockGuard,
     order: Order,
     /// What of the store's findings has been noted since this start.
     noted: Mutex<StoreFindings>,
@@ -171,23 +192,12 @@ impl Inbox {
         let board = Board::load(&store).await?;
         let (live, _) = broadcast::channel(1024);
         let (work, _) = watch::channel(0);
-        let starting = LineHealth { state: LineState::Starting, since: clock.now(), last_item: None, detail: None };
-        let lines = practice.lines.keys().map(|line| (line.clone(), starting.clone())).collect();
-        let (health, _) = watch::channel(lines);
-        let inbox = Self {
-            shared: Arc::new(Shared {
-                store,
-                clock,
-                practice,
-                board,
-                live,
-                work,
-                health,
-                order: Order::default(),
-                noted: Mutex::default(),
-                taken_in: watch::Sender::default(),
-            }),
-        };
+        let vitals = Vitals::new(practice.lines.keys().cloned(), clock.now(), clock.running_ms());
+        let clock_guard = ClockGuard::open(&store, &clock).await?;
+        let (order, noted, taken_in) = (Order::default(), Mutex::default(), watch::Sender::default());
+        let shared = Shared { store, clock, practice, board, live, work, vitals, clock_guard, order, noted, taken_in };
+        let inbox = Self { shared: Arc::new(shared) };
+        inbox.watch_clock().await?;
         let damaged = inbox.note_findings().await?;
         inbox.reconcile_outbox(damaged).await?;
         inbox.finish_shredding().await?;
@@ -222,35 +232,6 @@ impl Inbox {
     /// Wakes jobs: something may be there to file, to send or to tell the PBX.
     pub fn work(&self) -> watch::Receiver<u64> {
         self.shared.work.subscribe()
-    }
-
-    /// How each line is, and a wake-up when that changes.
-    pub fn health(&self) -> watch::Receiver<BTreeMap<LineId, LineHealth>> {
-        self.shared.health.subscribe()
-    }
-
-    /// Says how a line is. `since` stays where the state is the one before.
-    pub fn report_health(&self, line: &LineId, state: LineState, detail: Option<String>) {
-        let now = self.shared.clock.now();
-        self.shared.health.send_if_modified(|lines| {
-            let Some(health) = lines.get_mut(line) else { return false };
-            let changed = health.state != state || health.detail != detail;
-            if health.state != state {
-                health.since = now;
-            }
-            (health.state, health.detail) = (state, detail);
-            changed
-        });
-    }
-
-    /// Notes that something came in by a line.
-    pub fn report_item(&self, line: &LineId) {
-        let now = self.shared.clock.now();
-        self.shared.health.send_modify(|lines| {
-            if let Some(health) = lines.get_mut(line) {
-                health.last_item = Some(now);
-            }
-        });
     }
 
     /// Runs a use case as one atomic, audited change.

@@ -135,7 +135,7 @@ fn end_tokens(desk: &mut Desk<'_, '_>, staff: StaffId) -> Result<(), StoreError>
 fn end_invites(desk: &mut Desk<'_, '_>, staff: StaffId) -> Result<(), StoreError> {
     let now = desk.now();
     for (secret, invite) in desk.txn.list(&schema::INVITES, &(), Direction::Ascending, None, usize::MAX)? {
-        if invite.staff == staff || invite.expires_at < now {
+        if invite.staff == staff || (invite.expires_at < now && desk.may_delete_by_age()) {
             desk.txn.delete(&schema::INVITES, &secret);
         }
     }
@@ -510,7 +510,7 @@ fn begin_session(
     let now: Timestamp = desk.now();
     // Those that ended by themselves go now, so that the list stays as long as the team is large.
     for (cookie, old) in desk.txn.list(&schema::SESSIONS, &(), Direction::Ascending, None, usize::MAX)? {
-        if has_ended(&old, now) {
+        if has_ended(&old, now) && desk.may_delete_by_age() {
             desk.txn.delete(&schema::SESSIONS, &cookie);
         }
     }

@@ -45,6 +45,7 @@ impl Inbox {
         if let Some(id) = known {
             return Ok(Stored::new(id, true));
         }
+        self.admit(raw.parts.iter().map(|part| part.bytes.len() as u64).sum())?;
         let mut hash = digest::Context::new(&digest::SHA256);
         hash.update(raw.line.as_str().as_bytes());
         raw.parts.iter().for_each(|part| hash.update(&part.bytes));
@@ -184,6 +185,7 @@ impl Intake for Inbox {
             }
             SourceKey::Sms { .. } => Actor::Daemon,
         };
+        self.admit(0)?;
         // In steps, so that thirty thousand old mails do not hold up everybody else.
         for step in keys.chunks(500) {
             let lookups: Vec<_> = step.iter().map(|key| self.source_lookup(key)).collect();

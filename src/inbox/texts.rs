@@ -110,7 +110,9 @@ pub(super) fn file_text(
     let lookup = parts_lookup(desk, &record.line, &text.from, &part);
     let mut set = match desk.txn.read(&schema::TEXT_PARTS, &lookup)? {
         // Phones use their few references again: this is a part of another text.
-        Some(old) if is_over(&old, desk.now()) || contradicts(&old, part, &text.content) => {
+        Some(old)
+            if (is_over(&old, desk.now()) && desk.may_delete_by_age()) || contradicts(&old, part, &text.content) =>
+        {
             show_incomplete(desk, &old)?;
             None
         }
@@ -358,7 +360,7 @@ impl Inbox {
                     }
                 };
                 let is_late = set.message.is_none() && now.ms_since(set.first_at) >= SHOW_PARTS_AFTER_MS;
-                if is_late || is_over(&set, now) {
+                if is_late || (is_over(&set, now) && self.may_delete_by_age()) {
                     count += usize::from(self.look_after_parts(lookup).await?);
                 }
             }
@@ -375,7 +377,7 @@ impl Inbox {
                 set.message = show_incomplete(desk, &set)?;
                 save_parts(desk, &lookup, &set)?;
             }
-            if is_over(&set, now) {
+            if is_over(&set, now) && desk.may_delete_by_age() {
                 desk.txn.delete(&schema::TEXT_PARTS, &lookup);
                 desk.audit(Actor::Daemon, Action::Filed, [set.raw.0], Outcome::Done)?;
             }

@@ -59,15 +59,6 @@ impl Inbox {
         Ok(damaged)
     }
 
-    /// When the store last repaired itself or found damage, and what.
-    pub async fn last_repair(&self) -> Result<Option<(Timestamp, StoreFindings)>, InboxError> {
-        let newest = self
-            .shared
-            .store
-            .read::<_, StoreError>(|reader| reader.list(&schema::REPAIRS, &(), Direction::Descending, None, 1));
-        Ok(newest.await?.pop())
-    }
-
     /// Frees space that the store does not need any more, a little at a time. Gives whether there is more to free.
     pub async fn tidy(&self) -> Result<bool, InboxError> {
         let tidied = self.shared.store.tidy().await?;
@@ -78,16 +69,18 @@ impl Inbox {
         Ok(tidied.more)
     }
 
-    /// Proves that the store still writes: for the watchdog.
-    pub async fn heartbeat(&self) -> Result<(), StoreError> {
+    /// Proves that the store still writes, for the watchdog, and leaves a sign of life for the next start.
+    pub async fn heartbeat(&self) -> Result<(), InboxError> {
+        // First, so that a clock that jumped is written down before the time that it shows.
+        self.watch_clock().await?;
         self.shared
             .store
             .write::<_, StoreError>(|txn| {
                 let now = txn.now();
                 txn.put(&schema::HEARTBEAT, &(), &now)
             })
-            .await
-            .map(|_| ())
+            .await?;
+        Ok(())
     }
 
     /// Orders that everything is sealed again under new keys, after which the old ones are destroyed.

@@ -3,7 +3,9 @@
 //! A job is an async function without input that works until it is told to stop. The [supervisor] starts each again,
 //! with jittered back-off, when it fails or panics, and notes that it is alive.
 
+mod alerts;
 mod filing;
+mod health;
 mod incoming_mail;
 mod nightly;
 mod outgoing_mail;
@@ -40,12 +42,14 @@ pub fn start_watchdog(supervisor: &Supervisor, gate: Gate, inbox: Arc<OnceLock<I
     supervisor.start("watchdog", watchdog::job(gate, inbox, supervisor.pulse()));
 }
 
-/// Starts every job of this configuration. Machines that hand mail over may encrypt it with `tls`.
+/// Starts every job of this configuration. Machines that hand mail over may encrypt it with `tls`; `health_page` is the
+/// address that alerts lead to.
 pub fn start(
     supervisor: &Supervisor,
     config: &Config,
     inbox: &Inbox,
     tls: Arc<rustls::ServerConfig>,
+    health_page: String,
 ) -> Result<(), CredentialError> {
     let secret = |name: &str| Ok(mail::Secret::new(config.credential(name)?.to_string()));
     let country: Arc<str> = config.practice.country.as_str().into();
@@ -65,11 +69,13 @@ pub fn start(
         let job = outgoing_mail::job(inbox.clone(), line.id.clone(), Arc::new(line.smtp.clone()), password);
         supervisor.start(&format!("mail-out/{}", line.id), job);
     }
+    let mut texters = Vec::new();
     for line in &config.sms {
         let pin = line.pin_credential.as_deref().map(|name| config.credential(name)).transpose()?;
         let pin = pin.map(|pin| pin.trim().to_owned());
         let (texter, modem) = texts::modem(inbox.clone(), line.clone(), pin);
         supervisor.start(&format!("modem/{}", line.id), modem);
+        texters.push((line.id.clone(), texter.clone()));
         supervisor.start(&format!("texts-out/{}", line.id), texts::outgoing(inbox.clone(), line.id.clone(), texter));
     }
     for line in &config.voicemail {
@@ -80,5 +86,11 @@ pub fn start(
         supervisor.start(&format!("voicemail/{}", line.id), job);
     }
     supervisor.start("tidy", tidy::job(inbox.clone()));
+    if let Some(alerts) = alerts::Alerts::of(config, &texters, health_page)? {
+        inbox.note_alert_ways(alerts.words());
+        supervisor.start("alerts", alerts::job(inbox.clone(), Arc::new(alerts)));
+    }
+    supervisor.start("disk", health::disk(inbox.clone()));
+    supervisor.start("health", health::report(inbox.clone(), supervisor.pulse()));
     Ok(())
 }

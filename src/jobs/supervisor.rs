@@ -12,7 +12,11 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{clock::Clock, model::time::Timestamp, store::seal::random};
+use crate::{
+    clock::Clock,
+    model::{health::JobReport, time::Timestamp},
+    store::seal::random,
+};
 
 const FIRST_BACKOFF_MS: u64 = 500;
 const MAX_BACKOFF_MS: u64 = 60_000;
@@ -97,16 +101,18 @@ pub struct Pulse {
 #[derive(Clone, Debug)]
 pub struct Beat {
     pub at: Timestamp,
+    /// The same, untouched by whoever sets the clock.
+    running_ms: i64,
     /// The last failure and when it was.
     pub failure: Option<(Timestamp, String)>,
 }
 
 impl Pulse {
     fn beat(&self, name: &Arc<str>, failure: Option<String>) {
-        let at = self.clock.now();
+        let (at, running_ms) = (self.clock.now(), self.clock.running_ms());
         let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
-        let beat = beats.entry(name.clone()).or_insert(Beat { at, failure: None });
-        beat.at = at;
+        let beat = beats.entry(name.clone()).or_insert(Beat { at, running_ms, failure: None });
+        (beat.at, beat.running_ms) = (at, running_ms);
         if let Some(words) = failure {
             beat.failure = Some((at, words));
         }
@@ -118,14 +124,21 @@ impl Pulse {
         beats.iter().map(|(name, beat)| (name.to_string(), beat.clone())).collect()
     }
 
+    /// How each job is.
+    pub fn report(&self) -> Vec<JobReport> {
+        let now = self.clock.running_ms();
+        let jobs = self.jobs().into_iter().map(|(name, beat)| JobReport {
+            name,
+            last_beat: beat.at,
+            failure: beat.failure,
+            stuck: now.saturating_sub(beat.running_ms) > STUCK_AFTER_MS,
+        });
+        jobs.collect()
+    }
+
     /// Jobs that have neither progressed nor failed for too long.
     pub fn stuck(&self) -> Vec<String> {
-        let now = self.clock.now();
-        self.jobs()
-            .into_iter()
-            .filter(|(_, beat)| now.ms_since(beat.at) > STUCK_AFTER_MS)
-            .map(|(name, _)| name)
-            .collect()
+        self.report().into_iter().filter(|job| job.stuck).map(|job| job.name).collect()
     }
 }
 

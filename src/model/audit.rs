@@ -95,6 +95,10 @@ pub enum Action {
     IntakeKeyMade,
     /// The public key for that time was not ours: somebody changed it.
     IntakeKeyChanged,
+    /// Whoever looks after the server was told that something broke, or that it is over.
+    Alerted,
+    ClockDoubted,
+    ClockConfirmed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,8 +4,10 @@
 //! addresses and ids are made by `parse`, an [`outbound::Outbound`] changes only along its states.
 
 pub mod address;
+pub mod alerts;
 pub mod audit;
 pub mod category;
+pub mod clock_doubt;
 pub mod conversation;
 pub mod health;
 pub mod ids;

@@ -61,6 +61,11 @@ impl Role {
     pub fn may_manage_staff(self) -> bool {
         matches!(self, Self::Manager | Self::Administrator)
     }
+
+    /// Sees how the whole program is, and may say that the clock is right; everybody sees how the lines are.
+    pub fn sees_health(self) -> bool {
+        matches!(self, Self::Manager | Self::Administrator)
+    }
 }
 
 /// An account. Ids are never reused; accounts are disabled, not deleted.

@@ -14,6 +14,7 @@ pub mod rotation;
 pub mod schema;
 pub mod seal;
 mod shredding;
+mod space;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -36,13 +37,17 @@ use self::{
     engine::{Engine, EngineError, Limits, Progress, Sequence, Tidied, durable::Durable},
     keys::Kek,
     schema::Lookup,
+    space::Space,
     table::{Key, Table},
     vault::{SealError, Vault},
     writer::{Order, Request},
 };
 use crate::{
     clock::Clock,
-    model::{health::StoreFindings, message::Content},
+    model::{
+        health::{Disk, Sizes, StoreFindings},
+        message::Content,
+    },
 };
 
 /// Content up to this size stands in the record that names it.
@@ -82,6 +87,7 @@ struct Inner {
     vault: Arc<Vault>,
     blobs: Arc<Blobs>,
     clock: Clock,
+    space: Space,
     /// Turns true when the process has to end and come back by replay.
     failed: watch::Sender<bool>,
     _lock: Option<fs::File>,
@@ -92,10 +98,11 @@ impl Inner {
         engine: Arc<dyn Engine>,
         vault: Arc<Vault>,
         blobs: Arc<Blobs>,
+        space: Space,
         clock: Clock,
         lock: Option<fs::File>,
     ) -> Self {
-        Self { engine, vault, blobs, clock, failed: watch::Sender::new(false), _lock: lock }
+        Self { engine, vault, blobs, clock, space, failed: watch::Sender::new(false), _lock: lock }
     }
 
     /// After an error that only a new start mends, nothing more is written.
@@ -161,10 +168,12 @@ impl Store {
         let Claim { directory, lock } = claim;
         let directory = directory.as_path();
         let failed = |source| StoreError::Directory { path: directory.to_owned(), source };
+        // Before anything else: on a full disk it makes room for what opening writes.
+        let space = Space::open(directory).map_err(failed)?;
         let vault = Arc::new(Vault::open(directory, kek)?);
         let blobs = Arc::new(Blobs::open(&directory.join("blobs"), vault.clone()).map_err(failed)?);
         let engine = Durable::open(directory, vault.keyring.journal_key(), limits, progress)?;
-        Ok(Self::start(Inner::new(Arc::new(engine), vault, blobs, clock, Some(lock))))
+        Ok(Self::start(Inner::new(Arc::new(engine), vault, blobs, space, clock, Some(lock))))
     }
 
     /// What a record that stands, or stood, under a raw key says, unpacked, if any key of this store opens it.
@@ -178,7 +187,8 @@ impl Store {
     pub fn over(engine: Arc<dyn Engine>, directory: &Path, clock: Clock) -> Self {
         let vault = Arc::new(Vault::open(directory, &Kek::from_hex(&"07".repeat(32)).unwrap()).unwrap());
         let blobs = Arc::new(Blobs::open(&directory.join("blobs"), vault.clone()).unwrap());
-        Self::start(Inner::new(engine, vault, blobs, clock, None))
+        let space = Space::open(directory).unwrap();
+        Self::start(Inner::new(engine, vault, blobs, space, clock, None))
     }
 
     fn start(inner: Inner) -> Self {
@@ -309,6 +319,32 @@ impl Store {
         let inner = self.inner.clone();
         let tidied = tokio::task::spawn_blocking(move || inner.engine.tidy().inspect_err(|error| inner.note(error)));
         Ok(tidied.await.map_err(|_| StoreError::Closed)??)
+    }
+
+    /// Sets how much space is kept for auditing on a full disk.
+    pub fn keep_reserve(&self, bytes: u64) -> Result<(), StoreError> {
+        let failed = |source| StoreError::Directory { path: self.inner.space.directory().to_owned(), source };
+        self.inner.space.keep(bytes).map_err(failed)
+    }
+
+    /// How much room the disk has. Gives the reserve back or makes it, as that demands.
+    pub fn disk(&self) -> Result<Disk, StoreError> {
+        let failed = |source| StoreError::Directory { path: self.inner.space.directory().to_owned(), source };
+        self.inner.space.look().map_err(failed)
+    }
+
+    /// Whether so many bytes more may be taken in.
+    pub fn has_room_for(&self, bytes: u64) -> bool {
+        self.inner.space.admits(bytes)
+    }
+
+    /// What the parts of the store take on disk. Looks at every file: for now and then.
+    pub async fn sizes(&self) -> Result<Sizes, StoreError> {
+        self.read(|reader| {
+            let directory = reader.inner().space.directory();
+            space::sizes(directory).map_err(|source| StoreError::Directory { path: directory.to_owned(), source })
+        })
+        .await
     }
 
     /// The keys of `table` that commits after `after` touched; `None` where there were more than `limit` commits.

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::{data_keys::DataKey, engine::Damage, rotation::Rotation, table::Table, waiting::IntakeKey};
 use crate::model::{
     address::{Address, EmailAddress},
+    alerts::{Delivery, Watch},
     audit::AuditEvent,
     category::{Categories, Category},
+    clock_doubt::Doubt,
     conversation::{Contact, Conversation},
     health::{StoreDamage, StoreFindings},
     ids::{
@@ -116,6 +118,13 @@ pub const ROTATION: Table<(), Rotation> = Table::new(46, "rotation", 1);
 pub const PREVIEWS: Table<MessageId, String> = Table::new(47, "previews", 1);
 /// Key pairs for what comes in while the store is sealed, by number; the newest is in use.
 pub const INTAKE_KEYS: Table<u64, IntakeKey> = Table::new(45, "intake_keys", 1);
+
+/// What makes the clock doubtful, until two people have confirmed it.
+pub const CLOCK_DOUBT: Table<(), Doubt> = Table::new(49, "clock_doubt", 1);
+/// What the store took on disk, by day since 1970: how fast it grows.
+pub const DISK_USE: Table<u64, u64> = Table::new(50, "disk_use", 1);
+/// What the contractor has been told, and the message on its way.
+pub const ALERTS: Table<(), Alerting> = Table::new(51, "alerts", 1);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditHead {
@@ -247,6 +256,13 @@ pub struct Token {
 pub struct Invite {
     pub staff: StaffId,
     pub expires_at: Timestamp,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alerting {
+    pub watch: Watch,
+    /// The last message.
+    pub delivery: Option<Delivery>,
 }
 
 /// Which messages a damaged place concerns.

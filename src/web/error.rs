@@ -54,6 +54,7 @@ impl WebError {
                 InboxError::Denied => StatusCode::FORBIDDEN,
                 InboxError::Conflict | InboxError::WrongState(_) => StatusCode::CONFLICT,
                 InboxError::Invalid(_) => StatusCode::BAD_REQUEST,
+                InboxError::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
                 InboxError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
             },
         }
@@ -146,6 +147,7 @@ impl Asked {
             StatusCode::PAYLOAD_TOO_LARGE => ErrorKind::TooLarge,
             StatusCode::TOO_MANY_REQUESTS => ErrorKind::TooMany,
             StatusCode::SERVICE_UNAVAILABLE => ErrorKind::Unavailable,
+            StatusCode::INSUFFICIENT_STORAGE => ErrorKind::DiskFull,
             _ if status.is_server_error() => {
                 let reference = response.extensions().get::<Reference>().map(|reference| reference.0.clone());
                 ErrorKind::Failed { reference: reference.unwrap_or_default() }

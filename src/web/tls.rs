@@ -103,6 +103,13 @@ pub fn ensure_certificates(dir: &Path, names: &[String], now: Timestamp) -> Resu
     Ok(true)
 }
 
+/// Until when the server's certificate in `dir` is good.
+pub fn certificate_until(dir: &Path) -> Result<Timestamp, TlsError> {
+    let path = dir.join(SERVER_FILE);
+    let missing = || TlsError::File { path: path.clone(), source: io::ErrorKind::NotFound.into() };
+    Ok(read(&path)?.ok_or_else(missing)?.purpose.until)
+}
+
 fn authority_params(purpose: &Purpose) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, purpose.common_name.clone());

@@ -35,6 +35,8 @@ pub(super) enum Code {
     Invalid,
     /// The server is starting, or its records are sealed: ask again later.
     NotOpen,
+    /// The server's disk is full. Nothing was changed.
+    NoRoom,
     Internal,
 }
 
@@ -53,6 +55,7 @@ impl Code {
             Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NotOpen => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -122,6 +125,10 @@ impl From<InboxError> for Problem {
             ),
             InboxError::WrongState(wrong) => Self::new(Code::WrongState, capitalised(&wrong.to_string())),
             InboxError::Invalid(words) => Self::new(Code::Invalid, words),
+            InboxError::NoRoom => Self::new(
+                Code::NoRoom,
+                "The server's disk is full and nothing was changed. Try again when there is room.",
+            ),
             InboxError::Store(source) => {
                 tracing::error!(error = &source as &(dyn Error + 'static), "the store failed a call of the API");
                 Self::new(

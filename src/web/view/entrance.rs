@@ -90,6 +90,7 @@ pub enum ErrorKind {
         reference: String,
     },
     Unavailable,
+    DiskFull,
 }
 
 impl ErrorKind {
@@ -104,6 +105,7 @@ impl ErrorKind {
             Self::TooMany => 429,
             Self::Failed { .. } => 500,
             Self::Unavailable => 503,
+            Self::DiskFull => 507,
         }
     }
 }

@@ -657,6 +657,7 @@ pub fn pages() -> Vec<(&'static str, String)> {
         ("429", error(ErrorKind::TooMany).render()),
         ("500", error(ErrorKind::Failed { reference: "k3v9-2m".to_owned() }).render()),
         ("503", error(ErrorKind::Unavailable).render()),
+        ("507", error(ErrorKind::DiskFull).render()),
     ];
     rendered.into_iter().map(|(name, page)| (name, page.expect("a template writes to a string"))).collect()
 }
