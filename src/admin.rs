@@ -287,9 +287,9 @@ async fn change(request: Request, uid: u32, inbox: &Inbox, pulse: &Pulse) -> Res
         }
         Request::ConfirmClock => match inbox.confirm_clock(by, None).await {
             Ok(true) => Answer::Said("the clock is trusted again".to_owned()),
-            Ok(false) => Answer::Said(
-                "confirmed; one other person has to confirm it too, on the Health page".to_owned(),
-            ),
+            Ok(false) => {
+                Answer::Said("confirmed; one other person has to confirm it too, on the Health page".to_owned())
+            }
             Err(InboxError::NotFound) => Answer::Said("the clock is not in doubt".to_owned()),
             Err(error) => return Err(error),
         },

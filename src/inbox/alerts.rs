@@ -58,8 +58,8 @@ impl Inbox {
             if let Some(notice) = alerting.watch.step(now, &faults, &rules) {
                 let never_left = alerting.delivery.as_ref().is_some_and(|earlier| !earlier.has_left());
                 // The end of what nobody could be told is no news.
-                alerting.delivery = (notice.kind != NoticeKind::AllClear || !never_left)
-                    .then(|| Delivery::new(notice, ways.mail));
+                alerting.delivery =
+                    (notice.kind != NoticeKind::AllClear || !never_left).then(|| Delivery::new(notice, ways.mail));
                 desk.audit(Actor::Daemon, Action::Alerted, [], Outcome::Done)?;
             }
             let due = alerting.delivery.as_ref().and_then(|delivery| delivery.due(now));

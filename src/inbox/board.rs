@@ -167,7 +167,9 @@ impl Board {
         let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
         let open = rows.values().filter(|row| row.is_open);
         let since = open.filter_map(|row| row.strands.iter().filter_map(|strand| strand.waiting_since).min());
-        since.fold((0, None), |(count, oldest), at| (count + 1, Some(oldest.map_or(at, |oldest: Timestamp| oldest.min(at)))))
+        since.fold((0, None), |(count, oldest), at| {
+            (count + 1, Some(oldest.map_or(at, |oldest: Timestamp| oldest.min(at))))
+        })
     }
 
     /// In how many conversations a send failed, or may not have happened.

@@ -106,7 +106,8 @@ impl Inbox {
         let is_settled = left.is_none();
         let mut guarded = self.shared.clock_guard.lock();
         // Another jump between the commit and here is a doubt of its own.
-        let is_same = guarded.course.open_doubt().map(|doubt| doubt.noticed) == guarded.saved.as_ref().map(|d| d.noticed);
+        let is_same =
+            guarded.course.open_doubt().map(|doubt| doubt.noticed) == guarded.saved.as_ref().map(|d| d.noticed);
         if is_same {
             guarded.course.settle(left.clone());
         }

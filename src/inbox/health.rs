@@ -89,7 +89,8 @@ impl Vitals {
         if let Some(since) = facts.disk_full_since {
             for line in lines.values_mut() {
                 let last_item = line.last_item;
-                *line = LineHealth { state: LineState::Down { what: DISK_FULL.into() }, since, last_item, detail: None };
+                *line =
+                    LineHealth { state: LineState::Down { what: DISK_FULL.into() }, since, last_item, detail: None };
             }
         }
         self.lines.send_if_modified(|shown| {

@@ -30,7 +30,6 @@ use std::{
 
 use tokio::sync::{broadcast, watch};
 
-use self::{board::Board, clock_guard::ClockGuard, desk::Desk, health::Vitals};
 pub use self::{
     alerts::{AlertWays, AlertWords},
     board::{Counts, Cursor, Filter},
@@ -41,6 +40,7 @@ pub use self::{
     waiting::{TakeInError, TakenIn},
     work::{File, Reply},
 };
+use self::{board::Board, clock_guard::ClockGuard, desk::Desk, health::Vitals};
 use crate::{
     clock::Clock,
     model::{

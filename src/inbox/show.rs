@@ -161,6 +161,11 @@ fn of_contacts(records: &impl Records, contacts: &[ContactId]) -> Result<Vec<Cur
 }
 
 impl Inbox {
+    /// How many conversations each view holds for this person.
+    pub fn counts(&self, who: &Who) -> Counts {
+        self.shared.board.counts(who.staff, who.sees())
+    }
+
     /// A page of a list, with the counts of all views.
     pub async fn list(
         &self,
@@ -170,7 +175,7 @@ impl Inbox {
         limit: usize,
     ) -> Result<ListPage, InboxError> {
         let sequence = self.sequence();
-        let counts = self.shared.board.counts(who.staff, who.sees());
+        let counts = self.counts(who);
         let on_board = match filter {
             Filter::Resolved | Filter::Contacts(_) => None,
             _ => Some(self.shared.board.page(filter, who.staff, who.sees(), after, limit)),

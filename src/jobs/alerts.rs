@@ -50,11 +50,7 @@ pub struct Alerts {
 
 impl Alerts {
     /// What the configuration says; `None` where nobody is to be told. `texters` are the modems that run.
-    pub fn of(
-        config: &Config,
-        texters: &[(LineId, Texter)],
-        page: String,
-    ) -> Result<Option<Self>, CredentialError> {
+    pub fn of(config: &Config, texters: &[(LineId, Texter)], page: String) -> Result<Option<Self>, CredentialError> {
         let section = &config.alerts;
         let to = section.mail.as_deref().and_then(|to| EmailAddress::parse(to).ok());
         let mail = match to.zip(config.alert_mail_line()) {

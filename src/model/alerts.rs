@@ -341,8 +341,7 @@ mod tests {
     }
 
     fn delivery(by_mail: bool) -> Delivery {
-        let notice =
-            Notice { at: T, kind: NoticeKind::Broken, new: Vec::new(), still: Vec::new(), over: Vec::new() };
+        let notice = Notice { at: T, kind: NoticeKind::Broken, new: Vec::new(), still: Vec::new(), over: Vec::new() };
         Delivery::new(notice, by_mail)
     }
 

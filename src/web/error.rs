@@ -108,7 +108,7 @@ impl Asked {
         let path = request.uri().path();
         let next = if request.method() == Method::GET && path != "/" { path } else { "" };
         Self {
-            by_script,
+            by_script: by_script || path == "/metrics",
             by_api: path.starts_with("/api/"),
             had_cookie: text(header::COOKIE.as_str()).contains(COOKIE),
             next: next.to_owned(),

@@ -11,6 +11,7 @@ mod events;
 mod forms;
 mod front;
 mod media;
+mod metrics;
 mod pages;
 mod present;
 mod routes;

@@ -2,6 +2,7 @@
 
 pub mod actions;
 pub mod entrance;
+pub mod health;
 pub mod inbox;
 pub mod search;
 

@@ -2,9 +2,12 @@
 //! writes them. Nothing here decides what may be seen.
 
 mod composer;
+mod health;
 mod list;
 mod timeline;
 mod times;
+
+use std::sync::Arc;
 
 pub use self::composer::{Written, way_of};
 use self::times::Times;
@@ -16,7 +19,7 @@ use super::{
 use crate::{
     inbox::{InboxError, Practice},
     model::{
-        health::{LineHealth, LineState},
+        health::{LineHealth, LineState, Report},
         ids::StaffId,
         line::{Channel, LineId},
         staff::Staff,
@@ -32,6 +35,8 @@ pub struct Presenter<'a> {
     staff: Vec<Staff>,
     times: Times,
     health: std::collections::BTreeMap<LineId, LineHealth>,
+    report: Arc<Report>,
+    disk_is_full: bool,
 }
 
 impl<'a> Presenter<'a> {
@@ -42,6 +47,8 @@ impl<'a> Presenter<'a> {
             staff: state.inbox.staff().await?,
             times: state.times(),
             health: state.inbox.health().borrow().clone(),
+            report: state.inbox.report(),
+            disk_is_full: state.inbox.disk_is_full(),
         })
     }
 

@@ -16,8 +16,8 @@ use tokio::time::{Instant, timeout};
 use super::{
     WebState, api, assets,
     error::{self, WebError},
-    events, media,
-    pages::{actions, entrance, inbox, search},
+    events, media, metrics,
+    pages::{actions, entrance, health, inbox, search},
     session, start,
 };
 
@@ -29,6 +29,8 @@ enum Role {
     Staff,
     /// The same, for what pages load by themselves: it does not keep a session from ending.
     StaffIdle,
+    /// A program on this machine, or one with a bearer token.
+    Monitor,
 }
 
 /// How large a body may be, and how long an answer may take.
@@ -57,7 +59,7 @@ fn row(path: &'static str, role: Role, size: Size, handler: MethodRouter<WebStat
 
 #[rustfmt::skip]
 fn table() -> Vec<Row> {
-    use Role::{Anybody, Staff, StaffIdle};
+    use Role::{Anybody, Monitor, Staff, StaffIdle};
     use Size::{Files, Small, Stream, Text};
     vec![
         row("/healthz",                          Anybody,   Small,  get(entrance::healthz)),
@@ -95,6 +97,10 @@ fn table() -> Vec<Row> {
         row("/messages/{id}/raw",                Staff,     Small,  get(media::raw)),
         row("/attachments/{id}",                 StaffIdle, Small,  get(media::attachment)),
 
+        row("/health",                           Staff,     Small,  get(health::page)),
+        row("/health/clock",                     Staff,     Small,  post(health::confirm_clock)),
+        row("/metrics",                          Monitor,   Small,  get(metrics::metrics)),
+
         row("/events",                           StaffIdle, Stream, get(events::events)),
     ]
 }
@@ -119,6 +125,7 @@ pub fn router(state: WebState) -> Router {
             Role::Anybody => handler,
             Role::Staff => handler.layer(middleware::from_fn_with_state(state.clone(), session::require_active)),
             Role::StaffIdle => handler.layer(middleware::from_fn_with_state(state.clone(), session::require_idle)),
+            Role::Monitor => handler.layer(middleware::from_fn_with_state(state.clone(), session::require_monitor)),
         };
         router = router.route(path, handler);
     }

@@ -4,7 +4,7 @@ use std::{convert::Infallible, net::IpAddr};
 
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, request::Parts},
+    http::{HeaderMap, header::AUTHORIZATION, request::Parts},
     middleware::Next,
     response::Response,
 };
@@ -58,6 +58,28 @@ pub async fn require_active(state: State<WebState>, request: Request, next: Next
 /// Lets in whoever has a session, without making it longer.
 pub async fn require_idle(state: State<WebState>, request: Request, next: Next) -> Result<Response, WebError> {
     require(state, false, request, next).await
+}
+
+/// Lets in a program on this machine, or one with a bearer token of any account.
+pub async fn require_monitor(
+    State(state): State<WebState>,
+    request: Request,
+    next: Next,
+) -> Result<Response, WebError> {
+    let address = request.extensions().get::<ClientAddress>().map(|address| address.0);
+    if address.is_some_and(|address| address.is_loopback()) {
+        return Ok(next.run(request).await);
+    }
+    let token = bearer_token(request.headers()).ok_or(WebError::NotLoggedIn)?;
+    let address = address.map(|address| address.to_string());
+    state.inbox.check_token(token, address).await?.ok_or(WebError::NotLoggedIn)?;
+    Ok(next.run(request).await)
+}
+
+/// The token of a request (RFC 6750 section 2.1).
+pub fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 async fn require(

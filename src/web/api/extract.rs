@@ -5,8 +5,8 @@ use std::{fmt::Display, str::FromStr, time::Duration};
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{
-        HeaderMap, HeaderValue,
-        header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE},
+        HeaderValue,
+        header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE},
         request::Parts,
     },
 };
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use super::problem::{Code, Problem, capitalised};
 use crate::{
     model::staff::{Staff, Who},
-    web::{ClientAddress, WebState},
+    web::{ClientAddress, WebState, session::bearer_token},
 };
 
 /// Who asks, proved by a bearer token. It comes first in every handler that asks the inbox for something, so that
@@ -26,11 +26,6 @@ pub(super) struct Caller {
     pub staff: Staff,
     /// For answers that go on for long: the token has to stay good meanwhile.
     pub token: String,
-}
-
-fn bearer_token(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 impl FromRequestParts<WebState> for Caller {

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::html;
 use crate::{
     inbox::{InboxError, LogIn},
-    model::staff::Staff,
+    model::{health::Verdict, staff::Staff},
     web::{
         WebState,
         error::{WebError, host_of},
@@ -27,12 +27,15 @@ use crate::{
 /// As the inbox demands it; here only to say what is wrong.
 const MIN_PASSWORD_CHARS: usize = 15;
 
-/// For whatever watches the server from outside: the store takes writes.
+/// For whatever watches the server from outside, in one word: `ok`; `degraded` where something does not work that the
+/// Health page names (200 as well, since a new start would not help); `failing` where the program does not do its work.
 pub async fn healthz(State(state): State<WebState>) -> Response {
-    match *state.inbox.store_failed().borrow() {
-        false => "ok".into_response(),
-        true => (StatusCode::SERVICE_UNAVAILABLE, "the store failed").into_response(),
-    }
+    let verdict = state.inbox.verdict();
+    let status = match verdict {
+        Verdict::Ok | Verdict::Degraded => StatusCode::OK,
+        Verdict::Failing => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, verdict.word()).into_response()
 }
 
 #[derive(Deserialize)]

@@ -25,7 +25,14 @@ impl Presenter<'_> {
             current,
             views: View::ALL.into_iter().map(|view| ViewCount { view, count: count(view).map(|n| n as u64) }).collect(),
             lamps: self.channels().map(|channel| Lamp { channel, state: self.lamp(channel) }).collect(),
+            is_well: self.is_well(),
+            at_health: false,
         }
+    }
+
+    /// The rail beside the Health page.
+    pub fn health_rail(&self, counts: &Counts) -> Rail {
+        Rail { at_health: true, ..self.rail(None, counts) }
     }
 
     /// The channels that this practice has.
@@ -44,11 +51,16 @@ impl Presenter<'_> {
     }
 
     pub fn banners(&self) -> Vec<Banner> {
+        if self.disk_is_full {
+            // No line works then, for this one reason.
+            return vec![Banner::StorageFull];
+        }
         self.channels()
             .filter_map(|channel| {
                 let (since, what) = self.trouble(channel)?;
                 let trouble = what.trim_end_matches('.').to_owned();
-                Some(Banner::ChannelDown { channel, since: self.when(since), trouble, waiting: 0 })
+                let waiting = self.report.lines.iter().filter(|line| line.channel == channel).map(|l| l.waiting).sum();
+                Some(Banner::ChannelDown { channel, since: self.when(since), trouble, waiting })
             })
             .collect()
     }

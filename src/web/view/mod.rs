@@ -9,6 +9,7 @@
 
 mod conversation;
 mod entrance;
+pub mod health;
 mod list;
 mod quoted;
 mod shell;

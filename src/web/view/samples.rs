@@ -1,7 +1,10 @@
 //! An invented practice for the tests of the templates: every kind of entry and state once.
 
+mod health;
+
 use crate::model::{category::Category, line::Channel};
 
+pub use self::health::report;
 use super::*;
 
 pub fn when(short: &str) -> When {
@@ -46,6 +49,8 @@ pub fn rail(current: Option<View>) -> Rail {
             Lamp { channel: Channel::Sms, state: LampState::Down { since: when("09:12") } },
             Lamp { channel: Channel::Voicemail, state: LampState::Ok { last: Some(when("08:12")) } },
         ],
+        is_well: false,
+        at_health: false,
     }
 }
 
@@ -659,5 +664,9 @@ pub fn pages() -> Vec<(&'static str, String)> {
         ("503", error(ErrorKind::Unavailable).render()),
         ("507", error(ErrorKind::DiskFull).render()),
     ];
-    rendered.into_iter().map(|(name, page)| (name, page.expect("a template writes to a string"))).collect()
+    rendered
+        .into_iter()
+        .chain(health::pages())
+        .map(|(name, page)| (name, page.expect("a template writes to a string")))
+        .collect()
 }

@@ -89,6 +89,10 @@ pub struct Rail {
     pub current: Option<View>,
     pub views: Vec<ViewCount>,
     pub lamps: Vec<Lamp>,
+    /// Nothing is broken, as far as this person is told.
+    pub is_well: bool,
+    /// The Health page is shown.
+    pub at_health: bool,
 }
 
 impl Rail {
@@ -138,7 +142,7 @@ pub enum Banner {
         /// Sends that wait for it.
         waiting: u64,
     },
-    /// The disk is nearly full: nothing more is taken in.
+    /// The disk is full: nothing more is taken in.
     StorageFull,
 }
 
