@@ -8,11 +8,9 @@ use crate::{
         audit::{Action, Actor, Outcome},
         health::{StoreDamage, StoreFindings},
         line::LineId,
-        time::Timestamp,
     },
     store::{
-        Records, StoreError,
-        engine::Direction,
+        StoreError,
         schema::{self, PinTried},
     },
 };

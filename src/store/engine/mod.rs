@@ -144,9 +144,6 @@ pub enum EngineError {
     /// The commit may not be durable. The process must end and come back by replay.
     #[error("cannot write {path}")]
     NotDurable { path: PathBuf, source: io::Error },
-    /// There is no room for it. Nothing changed: it may be tried again.
-    #[error("the disk has no room for {path}")]
-    NoSpace { path: PathBuf },
     #[error("cannot read {path}")]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{path} is damaged at byte {offset}: {what}")]

@@ -103,8 +103,8 @@ impl Presenter<'_> {
             clock: self.clock(report.clock.as_ref()),
             repair: report.repair.as_ref().map(|repair| Repair {
                 at: self.when(repair.at),
-                why: repair.why.clone(),
-                lost: repair.lost.clone(),
+                mended: repair.findings.mended(),
+                lost: repair.findings.lost(),
             }),
             certificate: report
                 .certificate_until

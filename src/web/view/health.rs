@@ -153,7 +153,8 @@ pub enum Clock {
 
 pub struct Repair {
     pub at: When,
-    pub why: String,
+    /// What was mended and what was lost, in words.
+    pub mended: Option<String>,
     pub lost: Option<String>,
 }
 

@@ -8,7 +8,7 @@ use crate::{
         clock_doubt::Doubt,
         health::{
             AlertReport, Disk, JobReport, KeySafety, LineHealth, LineReport, LineState, Queue, Queues, Repair, Report,
-            Reserve, Sizes, StoreReport,
+            Reserve, Sizes, StoreFindings, StoreReport,
         },
         line::{Channel, LineId},
         time::Timestamp,
@@ -59,6 +59,7 @@ pub fn report() -> Report {
         },
         store: StoreReport {
             failed: false,
+            lost: None,
             commits: 48_211,
             sizes: Sizes {
                 journal: 48_000_000,
@@ -78,8 +79,7 @@ pub fn report() -> Report {
         keys: Some(KeySafety { kinds: vec!["a file".into()], safe_when_stolen: false, memory_locked: true }),
         repair: Some(Repair {
             at: NOW.plus_ms(-29 * HOUR_MS),
-            why: "the index did not open".into(),
-            lost: None,
+            findings: StoreFindings { rebuilt: Some("it did not open".into()), ..StoreFindings::default() },
             count: 1,
         }),
         certificate_until: Some(NOW.plus_ms(301 * 24 * HOUR_MS)),
@@ -211,7 +211,11 @@ fn broken(confirmed_by: Vec<String>) -> Health {
                 by_me,
             },
             keys: Some(health::Keys { kinds: "a file".into(), safe_when_stolen: false, memory_locked: false }),
-            repair: Some(health::Repair { at: when("Tue"), why: "the index did not open".into(), lost: None }),
+            repair: Some(health::Repair {
+                at: when("Tue"),
+                mended: Some("the index was built anew (it did not open)".into()),
+                lost: Some("2 messages".into()),
+            }),
             alerts: health::Alerts { ways: "e-mail".into(), last: Some(when("10:17")), is_stuck: true },
             ..whole()
         })),
