@@ -10,7 +10,8 @@ use crate::{
         line::LineId,
     },
     store::{
-        StoreError,
+        Records, StoreError,
+        engine::Direction,
         schema::{self, PinTried},
     },
 };
