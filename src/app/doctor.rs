@@ -98,6 +98,12 @@ async fn channels(config: &Config) -> Vec<Finding> {
             },
         }
     }
+    if let Some(sink) = &config.sink {
+        findings.push(match tokio::net::TcpListener::bind(sink.listen).await {
+            Ok(_) => Finding::good(format!("mail-sink: machines can reach {}", sink.listen)),
+            Err(error) => Finding::bad(format!("mail-sink: cannot listen on {}: {error}; see [sink]", sink.listen)),
+        });
+    }
     for line in &config.sms {
         let looked = match sms::serial::SerialPort::open(&line.device) {
             Ok(port) => sms::modem::probe(port, sms::modem::Timeouts::default()).await,

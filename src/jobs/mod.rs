@@ -85,6 +85,10 @@ pub fn start(
         let job = voicemail::job(inbox.clone(), line.id.clone(), Arc::new(asterisk), ami);
         supervisor.start(&format!("voicemail/{}", line.id), job);
     }
+    if let Some(sink) = sink::Sink::of(config, Some(tls)) {
+        supervisor.start("mail-sink", sink::job(Arc::new(inbox.clone()), inbox.clock().clone(), sink));
+    }
+    supervisor.start("sealed-intake", waiting::job(inbox.clone(), config.store.directory.clone()));
     supervisor.start("tidy", tidy::job(inbox.clone()));
     if let Some(alerts) = alerts::Alerts::of(config, &texters, health_page)? {
         inbox.note_alert_ways(alerts.words());

@@ -3,6 +3,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use proptest::{collection::vec, prelude::*};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, DuplexStream, duplex},
     sync::Notify,
@@ -491,4 +492,56 @@ async fn silence_ends_a_connection() {
         content = wire.content(1024, &memory) => assert!(matches!(content, Err(Broken::Late))),
         () = drip => unreachable!("it never ends"),
     }
+}
+
+proptest! {
+    /// Whatever text is sent comes back; whatever bytes are sent, no lone CR or LF comes through.
+    #[test]
+    fn content_survives_its_way(lines in vec("[ -~\u{e9}.]{0,20}", 0..20), cuts in vec(1_usize..40, 1..10)) {
+        let plain: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        let dot = |line: &String| if line.starts_with('.') { "." } else { "" };
+        let stuffed: String = lines.iter().map(|line| format!("{}{line}\r\n", dot(line))).collect();
+        let read = read_in_pieces(format!("{stuffed}.\r\n").as_bytes(), &cuts);
+        prop_assert_eq!(read, Some(plain.into_bytes()));
+    }
+
+    #[test]
+    fn no_lone_end_comes_through(
+        bytes in vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'.'), any::<u8>()], 0..60),
+        cuts in vec(1_usize..9, 1..10),
+    ) {
+        if let Some(content) = read_in_pieces(&bytes, &cuts) {
+            let text = String::from_utf8_lossy(&content).replace("\r\n", "");
+            prop_assert!(!text.contains(['\r', '\n']));
+            prop_assert!(bytes.starts_with(b".\r\n") || bytes.windows(5).any(|end| end == b"\r\n.\r\n"));
+        }
+    }
+}
+
+/// Content up to its final dot; `None` where it has none or the connection would be ended.
+fn read_in_pieces(bytes: &[u8], cuts: &[usize]) -> Option<Vec<u8>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let (mut far, near) = duplex(64);
+        let mut wire = Wire::new(near);
+        let write = async move {
+            let mut rest = bytes;
+            for cut in cuts.iter().cycle() {
+                let (piece, after) = rest.split_at(rest.len().min(*cut));
+                // The reader may have ended the connection.
+                if piece.is_empty() || far.write_all(piece).await.is_err() {
+                    return;
+                }
+                rest = after;
+            }
+        };
+        let memory = Arc::new(Semaphore::new(1024));
+        let read = async move {
+            match wire.content(1 << 20, &memory).await {
+                Ok(Content::Whole(held)) => Some(held.bytes),
+                _ => None,
+            }
+        };
+        tokio::join!(read, write).0
+    })
 }
