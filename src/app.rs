@@ -19,7 +19,7 @@ use crate::{
     clock::Clock,
     config::{Config, ConfigError, CredentialError, WebSection},
     gate::{Gate, Stage},
-    inbox::{Inbox, InboxError},
+    inbox::{Inbox, InboxError, TakeInError},
     jobs,
     model::{
         audit::{Action, Actor},
@@ -48,6 +48,8 @@ pub enum AppError {
     Store(#[from] StoreError),
     #[error("the inbox cannot be opened")]
     Inbox(#[from] InboxError),
+    #[error("the intake of the sealed store cannot be prepared")]
+    Intake(#[from] TakeInError),
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("the certificate cannot be made or read")]
@@ -214,6 +216,8 @@ pub async fn prepare(config: &Config, kek: &Kek, login: &str, role: Role) -> Res
     let inbox = Inbox::open(store, clock, config.practice()).await?;
     let by = Actor::Console { uid: rustix::process::getuid().as_raw() };
     let (_, secret) = inbox.add_staff(by, login, login, role).await?;
+    // From the first boot on, what comes in while nobody has unsealed the store can be encrypted to it.
+    inbox.take_in_waiting(&config.store.directory).await?;
     inbox.close().await;
     Ok(Prepared { link: link(config, &secret), fingerprint })
 }

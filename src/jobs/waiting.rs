@@ -15,8 +15,8 @@ pub fn job(inbox: Inbox, store_directory: PathBuf) -> Job {
             }
             if taken.key_was_changed {
                 tracing::error!(
-                    "somebody changed intake.pub while the store was sealed: they can read what arrived after that, and \
-                     this store cannot; find out who had access to this server"
+                    "somebody changed intake.pub while the store was sealed: they can read what arrived after that, \
+                     and this store cannot; find out who had access to this server"
                 );
             }
             reins.beat_beside(reins.stop.cancelled()).await;

@@ -1,14 +1,14 @@
 //! Mail in without a mailbox: a small SMTP server for the machines of the practice's own network, such as telephone
 //! systems that send recordings, scanners and fax servers, which know neither OAuth nor a modern TLS.
 //!
-//! It speaks the part of RFC 5321 that a final destination needs, with SIZE (RFC 1870), 8BITMIME (RFC 6152),
-//! PIPELINING (RFC 2920), enhanced status codes (RFC 2034) and, where there is a certificate, STARTTLS (RFC 3207). It
-//! asks nobody to log in: who may talk to it is decided by the network they are in, and it relays nothing ever, so
-//! all that anybody gains by it is to write to the practice, which e-mail allows everybody.
+//! It speaks the part of RFC 5321 that a final destination needs, with SIZE (RFC 1870), 8BITMIME (RFC 6152), PIPELINING
+//! (RFC 2920), enhanced status codes (RFC 2034) and, where there is a certificate, STARTTLS (RFC 3207). It asks nobody to
+//! log in: who may talk to it is decided by the network they are in, and it relays nothing ever, so all that anybody
+//! gains by it is to write to the practice, which e-mail allows everybody.
 //!
-//! `250` after the content follows [`Intake::receive`](crate::model::intake::Intake::receive): the mail is durable. What
-//! could not be stored is put off by `452`, and the machine keeps it. A machine that missed the `250` sends the same
-//! again and is recognised ([`SourceKey::Handed`](crate::model::intake::SourceKey::Handed)).
+//! `250` after the content follows [`Intake::receive`](crate::model::intake::Intake::receive): the mail is durable.
+//! What could not be stored is put off by `452`, and the machine keeps it. A machine that missed the `250` sends the
+//! same again and is recognised ([`SourceKey::Handed`](crate::model::intake::SourceKey::Handed)).
 //!
 //! Lines end with CR LF and in no other way, in commands and in content: a server that also took a lone LF for a line's
 //! end could be made to see a second mail, with a forged envelope, where the machine before it saw text (CVE-2023-51764

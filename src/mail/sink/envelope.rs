@@ -92,8 +92,8 @@ pub(super) fn trace(trace: &Trace<'_>, content: &[u8]) -> String {
     let date = at.to_jiff().strftime("%a, %d %b %Y %H:%M:%S +0000");
     let end = if begins_with_field(content) { "" } else { "\r\n" };
     format!(
-        "Return-Path: <{sender}>\r\nReceived: from {hello} ([{client}])\r\n\tby {host} with {protocol}{recipient};\r\n\t\
-         {date}\r\n{end}"
+        "Return-Path: <{sender}>\r\nReceived: from {hello} ([{client}])\r\n\tby {host} with {protocol}{recipient};\r\n\
+         \t{date}\r\n{end}"
     )
 }
 
@@ -147,8 +147,8 @@ mod tests {
             protocol: "ESMTP",
             at: Timestamp::from_seconds(1_763_400_600),
         };
-        let lines = "Return-Path: <pbx@practice.lan>\r\nReceived: from pbxX:y ([192.168.1.7])\r\n\tby frontdesk.lan with \
-                     ESMTP\r\n\tfor <desk@practice.lan>;\r\n\tMon, 17 Nov 2025 17:30:00 +0000\r\n";
+        let lines = "Return-Path: <pbx@practice.lan>\r\nReceived: from pbxX:y ([192.168.1.7])\r\n\tby frontdesk.lan \
+                     with ESMTP\r\n\tfor <desk@practice.lan>;\r\n\tMon, 17 Nov 2025 17:30:00 +0000\r\n";
         assert_eq!(trace(&given, b"Subject: x\r\n\r\n"), lines);
         assert_eq!(trace(&given, b"X-Odd :x\r\n\r\n"), lines);
         for headless in [&b"Tray 2 is empty: add paper\r\n"[..], b"", b"\r\nText\r\n", b": x\r\n", b"Tray\r\n: x\r\n"] {
