@@ -20,7 +20,7 @@ use crate::{
     config::{Config, ConfigError, CredentialError, WebSection},
     gate::{Gate, Stage},
     inbox::{Inbox, InboxError, TakeInError},
-    jobs,
+    jobs::{self, supervisor::Failure},
     model::{
         audit::{Action, Actor},
         staff::Role,
@@ -48,7 +48,7 @@ pub enum AppError {
     Store(#[from] StoreError),
     #[error("the inbox cannot be opened")]
     Inbox(#[from] InboxError),
-    #[error("the intake of the sealed store cannot be prepared")]
+    #[error("what is taken in while the store is sealed cannot be prepared")]
     Intake(#[from] TakeInError),
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
@@ -127,8 +127,15 @@ async fn open_up(door: &Door, config: &Config, clock: &Clock, claim: Claim, kek:
     let inbox = Inbox::open(store, clock.clone(), config.practice()).await?;
     inbox.note_keys(doctor::key_safety(config));
     inbox.note_run(Action::Started).await?;
+    inbox.note_attempts(door.gate.take_attempts()).await?;
 
-    // 4. The work begins, and the start page makes way.
+    // 4. What came in meanwhile goes first, so that nothing new is acknowledged before it.
+    door.hand_over().await;
+    if let Err(error) = jobs::waiting::take_in(&inbox, &config.store.directory).await {
+        tracing::error!(reason = %Failure::from(error), "what waited is not all in the inbox yet");
+    }
+
+    // 5. The work begins, and the start page makes way.
     jobs::start(&door.supervisor, config, &inbox, door.tls.clone(), page(config, "/health"))?;
     door.keep_certificate(config, &inbox)?;
     door.lead_to(&inbox);
@@ -214,6 +221,8 @@ pub async fn prepare(config: &Config, kek: &Kek, login: &str, role: Role) -> Res
     let fingerprint = web::tls::Authority::load(&directory)?.fingerprint;
     let store = Store::open(&config.store.directory, kek, clock.clone())?;
     let inbox = Inbox::open(store, clock, config.practice()).await?;
+    // From here on texts can be taken in while the store is sealed.
+    inbox.take_in_waiting(&config.store.directory).await?;
     let by = Actor::Console { uid: rustix::process::getuid().as_raw() };
     let (_, secret) = inbox.add_staff(by, login, login, role).await?;
     // From the first boot on, what comes in while nobody has unsealed the store can be encrypted to it.

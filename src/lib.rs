@@ -11,7 +11,7 @@
 //! | [`admin`] | a Unix socket by which commands reach the running daemon | `gate`, `inbox`, `jobs::supervisor`, `model` |
 //! | [`web`] | HTTPS pages, live events, the JSON API; thin: parse, one inbox call, render | `gate`, `inbox`, `model` |
 //! | [`jobs`] | the work in the background: one list of jobs, one file a job | `gate`, `inbox`, channels, `config` |
-//! | [`gate`] | before the inbox is open: how far the start has come, who may unseal | `store::keys`, `model` |
+//! | [`gate`] | before the inbox is open: how far the start has come, who may unseal | `model` |
 //! | [`config`] | the whole configuration; each channel defines its own section | channels, `inbox`, `model` |
 //! | [`inbox`] | the use cases, the only writer of domain state | `store`, `model` |
 //! | [`mail`], [`sms`], [`voicemail`] | the channels: protocols, parsers; they never know each other or the store | `model` |

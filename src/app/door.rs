@@ -28,6 +28,8 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(8);
 /// The log tells of progress this often, or at each tenth part.
 const LOG_EVERY: Duration = Duration::from_secs(5);
+/// Between two complaints that a modem is still in use.
+const HAND_OVER: Duration = Duration::from_secs(20);
 /// `systemctl status` follows more closely.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 
@@ -144,6 +146,14 @@ impl Door {
             sleep(STATUS_EVERY).await;
             // The gate lives as long as the door.
             let _ = stages.changed().await;
+        }
+    }
+
+    /// Ends what worked while the store was sealed, so that the inbox's own jobs find every modem free.
+    pub async fn hand_over(&self) {
+        // Ending a session in good order may take a slow modem a minute, and two must never talk to it at once.
+        while !self.outer.stop(HAND_OVER).await {
+            tracing::warn!("a modem is not let go of yet; the inbox opens after that");
         }
     }
 

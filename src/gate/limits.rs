@@ -52,11 +52,6 @@ impl Tries {
             self.until = now + pace.first.saturating_mul(1 << doublings.min(20)).min(pace.longest);
         }
     }
-
-    /// One that was counted was none.
-    fn take_back(&mut self) {
-        (self.wrong, self.until) = (self.wrong.saturating_sub(1), self.last);
-    }
 }
 
 /// Who shares a wait.
@@ -105,14 +100,6 @@ impl Limits {
         }
         self.sources.insert(key, own);
         Ok(())
-    }
-
-    /// An attempt that was admitted says nothing about the key.
-    pub fn take_back(&mut self, source: Source) {
-        let key = Key::of(source);
-        let own = self.sources.get_mut(&key).into_iter();
-        let all = self.browsers.as_mut().filter(|_| key != Key::Console);
-        own.chain(all).for_each(Tries::take_back);
     }
 
     /// Everybody starts anew.

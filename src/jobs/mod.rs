@@ -10,12 +10,13 @@ mod incoming_mail;
 mod nightly;
 mod outgoing_mail;
 mod rotation;
+pub mod sealed;
 pub mod sink;
 pub mod supervisor;
 mod texts;
 mod tidy;
 mod voicemail;
-mod waiting;
+pub mod waiting;
 mod watchdog;
 
 use std::sync::{Arc, OnceLock};
@@ -96,5 +97,9 @@ pub fn start(
     }
     supervisor.start("disk", health::disk(inbox.clone()));
     supervisor.start("health", health::report(inbox.clone(), supervisor.pulse()));
+    if let Some(sink) = sink::Sink::of(config, Some(tls)) {
+        supervisor.start("mail-sink", sink::job(Arc::new(inbox.clone()), inbox.clock().clone(), sink));
+    }
+    supervisor.start("waiting", waiting::job(inbox.clone(), config.store.directory.clone()));
     Ok(())
 }

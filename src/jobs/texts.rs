@@ -1,6 +1,13 @@
 //! One modem: its session, its outbox, and texts whose parts did not all come.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::Mutex;
 
@@ -9,10 +16,11 @@ use super::{
     supervisor::{Failure, Job, job as make},
 };
 use crate::{
+    clock::Clock,
     config::SmsSection,
     inbox::{Inbox, Outgoing},
-    model::{health::LineState, line::LineId},
-    sms::modem::{self, PinKeeper, Settings, Status, Texter},
+    model::{health::LineState, intake::Intake, line::LineId},
+    sms::modem::{self, PinKeeper, SessionError, Settings, Status, Texter},
 };
 
 /// How often incomplete texts are looked at.
@@ -20,35 +28,94 @@ const INCOMPLETE_EVERY: Duration = Duration::from_secs(30);
 /// Between two tries to open a port that is not there.
 const REOPEN_AFTER: Duration = Duration::from_secs(2);
 
-/// The SIM's PIN, which is tried once ever (requirements S16); the inbox remembers that it was.
-struct StoredPin {
-    inbox: Inbox,
-    line: LineId,
-    pin: Option<String>,
+/// Whom a modem works for: the inbox or, while the store is sealed, what takes its place.
+pub trait Host: Clone + Send + Sync + 'static {
+    type Intake: Intake;
+
+    fn intake(&self) -> &Self::Intake;
+
+    fn clock(&self) -> &Clock;
+
+    /// Says how a line is.
+    fn report(&self, line: &LineId, state: LineState, detail: Option<String>);
+
+    /// Whether a SIM's PIN may be tried, which is remembered: once ever, unless it was right (requirements S16). `None`
+    /// where nobody can tell.
+    fn may_try_pin(&self, line: &LineId, pin: &str) -> impl Future<Output = Option<bool>> + Send;
+
+    /// The SIM took it.
+    fn pin_accepted(&self, line: &LineId) -> impl Future<Output = ()> + Send;
 }
 
-impl PinKeeper for StoredPin {
+impl Host for Inbox {
+    type Intake = Self;
+
+    fn intake(&self) -> &Self {
+        self
+    }
+
+    fn clock(&self) -> &Clock {
+        self.clock()
+    }
+
+    fn report(&self, line: &LineId, state: LineState, detail: Option<String>) {
+        self.report_health(line, state, detail);
+    }
+
+    async fn may_try_pin(&self, line: &LineId, pin: &str) -> Option<bool> {
+        self.may_try_pin(line, pin).await.ok()
+    }
+
+    async fn pin_accepted(&self, line: &LineId) {
+        if let Err(error) = self.pin_accepted(line).await {
+            tracing::warn!(line = %line, reason = %Failure::from(error), "could not note that the PIN is right");
+        }
+    }
+}
+
+/// The SIM's PIN. Where it cannot be remembered that it was tried, it is not tried.
+struct StoredPin<H> {
+    host: H,
+    line: LineId,
+    pin: Option<String>,
+    held_back: AtomicBool,
+}
+
+impl<H: Host> PinKeeper for StoredPin<H> {
     async fn take(&self) -> Option<String> {
         let pin = self.pin.clone()?;
-        // Where it cannot be remembered, it is not tried.
-        self.inbox.may_try_pin(&self.line, &pin).await.unwrap_or(false).then_some(pin)
+        let may = self.host.may_try_pin(&self.line, &pin).await;
+        self.held_back.store(may.is_none(), Ordering::Relaxed);
+        may.unwrap_or_default().then_some(pin)
     }
 
     async fn accepted(&self) {
-        if let Err(error) = self.inbox.pin_accepted(&self.line).await {
-            tracing::warn!(line = %self.line, reason = %Failure::from(error), "could not note that the PIN is right");
+        self.host.pin_accepted(&self.line).await;
+    }
+}
+
+impl<H> StoredPin<H> {
+    fn words(&self, error: SessionError) -> String {
+        match error {
+            SessionError::PinNeeded if self.held_back.load(Ordering::Relaxed) => {
+                "the SIM wants its PIN, which waits until the store is open and tells whether it was tried already"
+                    .into()
+            }
+            other => Failure::from(other).0,
         }
     }
 }
 
 /// The job that works with the modem, and the end by which texts are handed to it.
-pub fn modem(inbox: Inbox, line: SmsSection, pin: Option<String>) -> (Texter, Job) {
+pub fn modem<H: Host>(host: H, line: SmsSection, pin: Option<String>) -> (Texter, Job) {
     let (texter, station) = modem::channel();
     let (station, line) = (Arc::new(Mutex::new(station)), Arc::new(line));
-    let status = texter.status();
+    // The job holds an end itself: a line on which nobody sends still receives.
+    let own = texter.clone();
     let job = make(move |reins| {
-        let (inbox, line, station, mut status) = (inbox.clone(), line.clone(), station.clone(), status.clone());
-        let pin = StoredPin { inbox: inbox.clone(), line: line.id.clone(), pin: pin.clone() };
+        let (host, line, station, mut status) = (host.clone(), line.clone(), station.clone(), own.status());
+        let held_back = AtomicBool::new(false);
+        let pin = StoredPin { host: host.clone(), line: line.id.clone(), pin: pin.clone(), held_back };
         async move {
             let mut settings = Settings::new(line.id.clone());
             settings.poll = Duration::from_secs(line.poll_s.into());
@@ -58,25 +125,29 @@ pub fn modem(inbox: Inbox, line: SmsSection, pin: Option<String>) -> (Texter, Jo
                 while status.changed().await.is_ok() {
                     let status = status.borrow_and_update().clone();
                     let (state, detail) = health(&status);
-                    inbox.report_health(&line.id, state, detail);
+                    host.report(&line.id, state, detail);
                 }
             };
             let work = async {
+                let mut said = String::new();
                 while !reins.stop.is_cancelled() {
                     let mut words = None;
                     for port in ports(&line) {
-                        let served =
-                            modem::serve(&port, &settings, &inbox, &pin, &mut station, inbox.clock(), &reins.stop);
+                        let (intake, clock) = (host.intake(), host.clock());
+                        let served = modem::serve(&port, &settings, intake, &pin, &mut station, clock, &reins.stop);
                         match served.await {
                             Ok(()) => return,
                             // What the configured port has to say is what the contractor needs to read.
-                            Err(error) if words.is_none() => words = Some(Failure::from(error).0),
+                            Err(error) if words.is_none() => words = Some(pin.words(error)),
                             Err(_) => {}
                         }
                     }
                     let words = words.unwrap_or_default();
-                    tracing::warn!(line = %line.id, reason = %words, "the modem is away and is looked for again");
-                    inbox.report_health(&line.id, LineState::Down { what: words }, None);
+                    if words != said {
+                        tracing::warn!(line = %line.id, reason = %words, "the modem is away and is looked for again");
+                        said.clone_from(&words);
+                    }
+                    host.report(&line.id, LineState::Down { what: words }, None);
                     let _ = reins.stop.run_until_cancelled(tokio::time::sleep(REOPEN_AFTER)).await;
                 }
             };
