@@ -23,6 +23,7 @@ use crate::{
     inbox::{Inbox, InboxError},
     jobs::supervisor::Pulse,
     model::{audit::Actor, health, health::LineState, ids::TokenId, shredding::Certificate, staff::Role},
+    store::keyslots::{Keyslot, Opener},
 };
 
 const MAX_LINE_BYTES: u64 = 64 << 10;
@@ -64,6 +65,27 @@ pub enum Request {
     },
     ConfirmClock,
     Status,
+    Key(KeyRequest),
+}
+
+/// What may be done to the key slots.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "key", rename_all = "kebab-case")]
+pub enum KeyRequest {
+    List,
+    Add {
+        opener: Opener,
+        label: String,
+    },
+    Remove {
+        slot: u32,
+    },
+    /// The slots for which there is an opener go on, all others end; `added` is a new one.
+    Rotate {
+        openers: Vec<(u32, Opener)>,
+        added: Opener,
+        label: String,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -76,6 +98,9 @@ pub enum Answer {
     Done,
     /// What was done, in words.
     Said(String),
+    Keyslots(Vec<Keyslot>),
+    /// The id of a new key slot.
+    Keyslot(u32),
     /// Rows of a table.
     Rows(Vec<Vec<String>>),
     /// What is good and what is not.
@@ -114,6 +139,7 @@ pub async fn ask(socket: &Path, request: &Request) -> Result<Answer, AdminError>
     let no_daemon = |source| AdminError::NoDaemon { path: socket.to_owned(), source };
     let exchange = async {
         let mut stream = UnixStream::connect(socket).await.map_err(no_daemon)?;
+        // It may carry a passphrase.
         let mut line = Zeroizing::new(serde_json::to_vec(request).expect("a request has no unserialisable part"));
         line.push(b'\n');
         stream.write_all(&line).await.map_err(no_daemon)?;
@@ -295,6 +321,22 @@ async fn change(request: Request, uid: u32, inbox: &Inbox, pulse: &Pulse) -> Res
         },
         Request::Status => Answer::Findings(status(inbox, pulse).await),
         Request::Unseal { .. } => Answer::Error("the store is not sealed".into()),
+        Request::Key(request) => change_key(request, by, inbox).await?,
+    })
+}
+
+/// Does something to the key slots of an open store.
+pub async fn change_key(request: KeyRequest, by: Actor, inbox: &Inbox) -> Result<Answer, InboxError> {
+    Ok(match request {
+        KeyRequest::List => Answer::Keyslots(inbox.keyslots().await?),
+        KeyRequest::Add { opener, label } => Answer::Keyslot(inbox.add_keyslot(by, opener, label).await?),
+        KeyRequest::Remove { slot } => {
+            inbox.remove_keyslot(by, slot).await?;
+            Answer::Done
+        }
+        KeyRequest::Rotate { openers, added, label } => {
+            Answer::Keyslot(inbox.rotate_key(by, openers, added, label).await?)
+        }
     })
 }
 

@@ -1,9 +1,14 @@
 //! The composition root: what `frontdesk serve` does, in order, and how it ends.
 
+pub mod credential;
 pub mod demo;
 pub mod doctor;
 mod door;
 pub mod init;
+pub mod key;
+mod second_half;
+mod sheet;
+mod terminal;
 
 use std::{
     io,
@@ -14,7 +19,7 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use self::door::Door;
+use self::{door::Door, key::Unlock};
 use crate::{
     clock::Clock,
     config::{Config, ConfigError, CredentialError, WebSection},
@@ -28,7 +33,8 @@ use crate::{
     store::{
         Claim, Store, StoreError,
         engine::{Limits, Progress},
-        keys::{Kek, KeyError},
+        keys::Kek,
+        keyslots::{KeyslotError, Keyslots},
     },
     systemd, web,
 };
@@ -43,7 +49,11 @@ pub enum AppError {
     #[error(transparent)]
     Credential(#[from] CredentialError),
     #[error("{0}. Has `frontdesk init` been run?")]
-    NoKey(#[source] KeyError),
+    NoKey(#[source] KeyslotError),
+    #[error(transparent)]
+    Keyslots(KeyslotError),
+    #[error("the store stays sealed: {0}")]
+    Sealed(#[source] key::Why),
     #[error("the store cannot be opened")]
     Store(#[from] StoreError),
     #[error("the inbox cannot be opened")]
@@ -66,7 +76,7 @@ impl AppError {
     /// sysexits.h: 78 (EX_CONFIG) is not tried again by systemd, anything else is.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Credential(_) | Self::NoKey(_) => 78,
+            Self::Config(_) | Self::Credential(_) | Self::NoKey(_) | Self::Sealed(_) => 78,
             _ => 1,
         }
     }
@@ -77,15 +87,13 @@ pub fn tls_directory(config: &Config) -> PathBuf {
     config.store.directory.join("tls")
 }
 
-/// Reads the key that opens the store.
-pub fn read_kek(config: &Config) -> Result<Kek, AppError> {
-    let path = config.kek_path().map_err(|error| match error {
-        CredentialError::Missing { path, .. } => {
-            AppError::NoKey(KeyError::Read { path, source: io::ErrorKind::NotFound.into() })
+impl From<KeyslotError> for AppError {
+    fn from(error: KeyslotError) -> Self {
+        match error {
+            KeyslotError::Missing { .. } => Self::NoKey(error),
+            other => Self::Keyslots(other),
         }
-        other => AppError::Credential(other),
-    })?;
-    Kek::read(&path).map_err(AppError::NoKey)
+    }
 }
 
 /// The daemon, running.

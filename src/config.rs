@@ -461,36 +461,53 @@ impl Config {
         self.location.iter().find(|place| place.id.as_str() == id).map_or(id, |place| &place.name)
     }
 
-    /// Where the key-encryption key is read from.
-    pub fn kek_path(&self) -> Result<PathBuf, CredentialError> {
+    /// The file in which the credential that opens the store is kept, where it is not sealed.
+    pub fn kek_file(&self) -> PathBuf {
         match self.keys.kek.strip_prefix("credential:") {
-            Some(name) => self.credential_path(name),
-            None => Ok(PathBuf::from(&self.keys.kek)),
+            Some(name) => self.keys.credentials.join(name),
+            None => PathBuf::from(&self.keys.kek),
         }
     }
 
-    /// The file of a credential: what systemd hands over, else the directory of credentials.
-    fn credential_path(&self, name: &str) -> Result<PathBuf, CredentialError> {
-        let own = self.keys.credentials.join(name);
+    /// The file in which it is kept encrypted by systemd-creds.
+    pub fn sealed_kek_file(&self) -> PathBuf {
+        let name = self.keys.kek.strip_prefix("credential:").unwrap_or("kek");
+        self.keys.credentials.with_file_name("sealed").join(name)
+    }
+
+    /// Every file that may hold the credential that opens the store, and does exist.
+    pub fn kek_candidates(&self) -> Vec<PathBuf> {
+        match self.keys.kek.strip_prefix("credential:") {
+            Some(name) => self.credential_candidates(name),
+            None => Some(PathBuf::from(&self.keys.kek)).into_iter().filter(|path| path.exists()).collect(),
+        }
+    }
+
+    /// The files of a credential: what systemd hands over, then the one in the directory of credentials.
+    fn credential_candidates(&self, name: &str) -> Vec<PathBuf> {
         let handed_over = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let candidates = handed_over
             .iter()
             .flat_map(|dir| ["frontdesk_", "sealed_", ""].map(|prefix| dir.join(format!("{prefix}{name}"))))
-            .chain([own.clone()]);
-        let missing = || CredentialError::Missing { name: name.to_owned(), path: own.clone() };
-        candidates.into_iter().find(|path| path.exists()).ok_or_else(missing)
+            .chain([self.keys.credentials.join(name)]);
+        candidates.filter(|path| path.exists()).collect()
     }
 
     /// Reads a secret. Its file must be private.
     pub fn credential(&self, name: &str) -> Result<Zeroizing<String>, CredentialError> {
-        let path = self.credential_path(name)?;
-        let read = |source| CredentialError::Read { path: path.clone(), source };
-        let mode = fs::metadata(&path).map_err(read)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(CredentialError::Exposed { path, mode });
-        }
-        fs::read_to_string(&path).map(Zeroizing::new).map_err(read)
+        let missing = || CredentialError::Missing { name: name.to_owned(), path: self.keys.credentials.join(name) };
+        read_private(&self.credential_candidates(name).into_iter().next().ok_or_else(missing)?)
     }
+}
+
+/// Reads a file that nobody else may read.
+pub fn read_private(path: &Path) -> Result<Zeroizing<String>, CredentialError> {
+    let read = |source| CredentialError::Read { path: path.to_owned(), source };
+    let mode = fs::metadata(path).map_err(read)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(CredentialError::Exposed { path: path.to_owned(), mode });
+    }
+    fs::read_to_string(path).map(Zeroizing::new).map_err(read)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! | Room | What it is | Knows |
 //! |---|---|---|
 //! | [`app`] | composition root: `serve`, `init`, `doctor`, `demo` as numbered stories | all |
-//! | [`admin`] | a Unix socket by which commands reach the running daemon | `gate`, `inbox`, `jobs::supervisor`, `model` |
+//! | [`admin`] | a Unix socket by which commands reach the running daemon | `gate`, `inbox`, `jobs::supervisor`, `model`, `store::keyslots` |
 //! | [`web`] | HTTPS pages, live events, the JSON API; thin: parse, one inbox call, render | `gate`, `inbox`, `model` |
 //! | [`jobs`] | the work in the background: one list of jobs, one file a job | `gate`, `inbox`, channels, `config` |
 //! | [`gate`] | before the inbox is open: how far the start has come, who may unseal | `model` |
@@ -18,7 +18,7 @@
 //! | [`store`] | sealed records over a journal and an index; only it names sled, the AEAD or HPKE | `model` |
 //! | [`model`] | the domain: types and state machines, no I/O | nothing |
 //! | [`demo`] | a simulated practice that speaks real protocols: for the demo, training and tests | codecs, `model` |
-//! | [`clock`], [`systemd`] | the only owner of "now"; what systemd and the daemon say to each other | `model` |
+//! | [`clock`], [`systemd`], [`harden`] | the only owner of "now"; what systemd and the daemon say; no secret in swap or core | `model` |
 //!
 //! # What never changes
 //!
@@ -44,6 +44,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod gate;
+pub mod harden;
 pub mod inbox;
 pub mod jobs;
 pub mod mail;

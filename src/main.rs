@@ -9,10 +9,15 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum};
 use frontdesk::{
     admin::{self, Answer, Request},
-    app::{self, demo, doctor, init},
+    app::{
+        self, demo, doctor, init,
+        key::{self, Keeping},
+    },
     config,
     config::Config,
+    harden,
     model::staff::Role,
+    store::keyslots::Kept,
 };
 
 /// One encrypted inbox for a medical practice's mail, texts and voicemail.
@@ -53,6 +58,14 @@ enum Command {
         /// Keep the key encrypted for this machine instead of in a file
         #[arg(long, value_enum)]
         seal: Option<Seal>,
+        /// Keep no key on this machine: somebody types a passphrase after each start
+        #[arg(long, conflicts_with = "seal")]
+        passphrase: bool,
+    },
+    /// What opens the records: key slots, the recovery key, and another key
+    Key {
+        #[command(subcommand)]
+        command: KeyCommand,
     },
     /// Check the configuration and say what is wrong
     CheckConfig,
@@ -90,8 +103,75 @@ enum Command {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Seal {
-    /// By systemd-creds: TPM2 where there is one, else the host's key
+    /// By the host's own key, which lies on its disk
     Host,
+    /// By this machine's TPM2: a stolen disk does not open
+    Tpm2,
+}
+
+impl From<Seal> for Kept {
+    fn from(seal: Seal) -> Self {
+        match seal {
+            Seal::Host => Self::Host,
+            Seal::Tpm2 => Self::Tpm2,
+        }
+    }
+}
+
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Show the key slots
+    List,
+    /// Add a key slot
+    Add {
+        #[command(flatten)]
+        opener: NewOpener,
+        /// Whose it is, or where
+        #[arg(long, default_value = "", hide_default_value = true)]
+        label: String,
+    },
+    /// End a key slot, by the number that `list` shows
+    Remove { slot: u32 },
+    /// Print a new recovery key, and end the old one
+    Recovery {
+        /// Where it is kept
+        #[arg(long, default_value = "", hide_default_value = true)]
+        label: String,
+    },
+    /// Replace the key itself, and the recovery key with it
+    Rotate,
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct NewOpener {
+    /// Asked for at the terminal, or the next line of standard input
+    #[arg(long)]
+    passphrase: bool,
+    /// A new file that holds a key, for root alone
+    #[arg(long, value_name = "FILE")]
+    credential: Option<PathBuf>,
+    /// A key that is encrypted for this machine
+    #[arg(long, value_enum)]
+    seal: Option<Seal>,
+}
+
+impl From<KeyCommand> for key::Command {
+    fn from(command: KeyCommand) -> Self {
+        match command {
+            KeyCommand::List => Self::List,
+            KeyCommand::Add { opener: NewOpener { credential: Some(path), .. }, label } => {
+                Self::AddCredential { path, label }
+            }
+            KeyCommand::Add { opener: NewOpener { seal: Some(seal), .. }, label } => {
+                Self::Seal { kept: seal.into(), label }
+            }
+            KeyCommand::Add { label, .. } => Self::AddPassphrase { label },
+            KeyCommand::Remove { slot } => Self::Remove { slot },
+            KeyCommand::Recovery { label } => Self::Recovery { label },
+            KeyCommand::Rotate => Self::Rotate,
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -154,12 +234,15 @@ fn parse_pace(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> ExitCode {
+    harden::harden();
     let arguments = Arguments::parse();
     start_logging(matches!(arguments.command, Command::Demo { .. }));
     rustls::crypto::ring::default_provider().install_default().expect("nobody else installed a provider");
     // Root's init changes the user before any thread exists.
-    if let Command::Init { admin, seal } = &arguments.command {
-        return finish(init::run(&arguments.config, admin, seal.is_some()));
+    if let Command::Init { admin, seal, passphrase } = &arguments.command {
+        let kept = seal.map_or(Kept::Plain, Kept::from);
+        let keeping = if *passphrase { Keeping::Passphrase } else { Keeping::Credential(kept) };
+        return finish(init::run(&arguments.config, admin, keeping));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the runtime starts");
     let ended = runtime.block_on(run(arguments));
@@ -220,6 +303,7 @@ async fn run(arguments: Arguments) -> ExitCode {
         Command::Shred { messages, reason, .. } => {
             ask(&path, &Request::Shred { messages, reason: reason.unwrap_or_default() }).await
         }
+        Command::Key { command } => finish(key::run(&path, command.into()).await),
         Command::Init { .. } => unreachable!("init ran before the runtime"),
     }
 }
@@ -245,6 +329,7 @@ async fn ask(path: &Path, request: &Request) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Answer::Error(what)) => complain(&what, 1),
+        Ok(Answer::Keyslots(_) | Answer::Keyslot(_)) => complain("the daemon answers something else", 1),
         Err(error) => complain(&error.to_string(), 1),
     }
 }

@@ -15,7 +15,11 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{AppError, link, start, stop_on_signal};
+use super::{
+    AppError,
+    credential::{self, CredentialFileError},
+    link, start, stop_on_signal,
+};
 use crate::{
     clock::Clock,
     config::Config,
@@ -28,7 +32,7 @@ use crate::{
     },
     inbox::InboxError,
     model::{audit::Actor, staff::Role},
-    store::keys::{Kek, KeyError},
+    store::keyslots::{Kept, KeyslotError, Keyslots},
     web::tls,
 };
 
@@ -57,7 +61,9 @@ pub enum DemoError {
     #[error("the simulated practice does not start")]
     Practice(#[source] io::Error),
     #[error(transparent)]
-    Key(#[from] KeyError),
+    Keyslots(#[from] KeyslotError),
+    #[error(transparent)]
+    Credential(#[from] CredentialFileError),
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
     #[error(transparent)]
@@ -171,7 +177,6 @@ impl World {
             fs::write(&path, secret).map_err(failed)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
         }
-        Kek::random().write_new(&credentials.join("kek"))?;
         let path = directory.join("frontdesk.toml");
         let text = format!(
             r#"# Written by `frontdesk demo`.
@@ -239,7 +244,10 @@ credential = "pbx"
             ami_user = pbx::AMI_USER,
         );
         fs::write(&path, text).map_err(|source| DemoError::File { path: path.clone(), source })?;
-        Ok(Config::load(&path).map_err(AppError::from)?)
+        let config = Config::load(&path).map_err(AppError::from)?;
+        let opener = credential::make(Kept::Plain, &config.kek_file())?;
+        Keyslots::create(&config.store.directory, &[(opener, String::new())], self.clock.now())?;
+        Ok(config)
     }
 
     /// Patients write and call, and answer what they get, for ever.

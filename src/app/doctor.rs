@@ -36,18 +36,6 @@ pub async fn examine(path: &Path) -> Vec<Finding> {
 
 fn keys(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
-    match app::read_kek(config) {
-        Ok(_) => {
-            findings.push(Finding::good("keys: the key-encryption key can be read"));
-            if !key_safety(config).safe_when_stolen {
-                findings.push(Finding::bad(
-                    "keys: not safe against a stolen disk, since the key lies on the same disk as the store. Use \
-                     `frontdesk init --seal host` on a machine with a TPM2, or encrypt the disk",
-                ));
-            }
-        }
-        Err(error) => findings.push(Finding::bad(format!("keys: {error}"))),
-    }
     findings
 }
 

@@ -10,6 +10,7 @@ mod desk;
 mod drafts;
 mod file;
 mod health;
+mod keys;
 mod outbox;
 mod people;
 mod receive;

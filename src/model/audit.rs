@@ -81,6 +81,10 @@ pub enum Action {
     PasswordSet,
     TokenMade,
     TokenRevoked,
+    Unsealed,
+    KeyslotAdded,
+    KeyslotRemoved,
+    KeyRotated,
     Started,
     Stopped,
     /// Somebody tried words at the sealed store.

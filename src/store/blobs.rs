@@ -31,7 +31,8 @@ use super::{
     StoreError,
     data_keys::DataKey,
     pack::padded_len,
-    seal::{Place, Secret, aead, open_with, random, seal_with},
+    seal::{Place, aead, open_with, random, seal_with},
+    secret::Secret,
     vault::{SealError, Vault},
 };
 use crate::model::{ids::BlobId, time::Timestamp};
@@ -101,7 +102,7 @@ impl Blobs {
             File::open(&self.directory).and_then(|dir| dir.sync_all()).map_err(write)?;
         }
         let secret = Secret::random();
-        let head = Zeroizing::new([secret.0.as_slice(), &(bytes.len() as u64).to_be_bytes()].concat());
+        let head = Zeroizing::new([secret.bytes().as_slice(), &(bytes.len() as u64).to_be_bytes()].concat());
         let record = self.vault.seal(place(&id.0.to_be_bytes()), key, false, &head);
         let record = record.map_err(|source| BlobError::Key { id, source })?;
         let file_key = aead(&secret);
@@ -194,7 +195,7 @@ impl Blobs {
         if whole.and_then(|whole| whole.checked_add(start)) != Some(found) {
             return Err(damaged());
         }
-        Ok(Reader { id, file, key: aead(&Secret(*secret)), start, length })
+        Ok(Reader { id, file, key: aead(&Secret::copy_of(secret)), start, length })
     }
 
     fn read_chunks(&self, mut reader: Reader, range: Range<u64>) -> Result<Vec<u8>, BlobError> {

@@ -40,7 +40,8 @@ use zeroize::Zeroizing;
 use super::{
     keyring::Keyring,
     keys::KeyError,
-    seal::{Secret, aead, open_with, seal_with},
+    seal::{aead, open_with, seal_with},
+    secret::Secret,
 };
 
 const MAGIC: &[u8; 8] = b"FDKEYS01";
@@ -261,7 +262,7 @@ impl DataKeys {
             let mut bytes = [0; SLOT_BYTES];
             let number = number | mark;
             bytes[..4].copy_from_slice(&number.to_be_bytes());
-            bytes[4..].copy_from_slice(&seal_with(key, &self.slot_aad("data-key", slot, number), &secret.0));
+            bytes[4..].copy_from_slice(&seal_with(key, &self.slot_aad("data-key", slot, number), secret.bytes()));
             bytes
         })
     }
@@ -273,7 +274,7 @@ impl DataKeys {
         match plain {
             Some(Ok(_)) if number & SHREDDED != 0 => Content::Destroyed,
             Some(Ok(plain)) => match Zeroizing::new(plain).as_slice().try_into() {
-                Ok(secret) => Content::Key(Secret(secret)),
+                Ok(secret) => Content::Key(Secret::copy_of(secret)),
                 Err(_) => Content::Damaged,
             },
             _ => Content::Damaged,
@@ -402,7 +403,7 @@ impl DataKeys {
             let slots = both.each_ref().map(|bytes| bytes.as_chunks::<SLOT_BYTES>().0);
             for (key, (main, copy)) in (from..end).map(DataKey).zip(slots[0].iter().zip(slots[1])) {
                 let agree = match (self.open_slot(key, main), self.open_slot(key, copy)) {
-                    (Content::Key(main), Content::Key(copy)) => main.0 == copy.0,
+                    (Content::Key(main), Content::Key(copy)) => main.bytes() == copy.bytes(),
                     (Content::Destroyed, Content::Destroyed) => true,
                     _ => false,
                 };

@@ -30,7 +30,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::{
     keys::{Kek, KeyError},
-    seal::{DoesNotOpen, Secret, aead, fill_random, open_with, random, seal_with},
+    seal::{DoesNotOpen, aead, fill_random, open_with, random, seal_with},
+    secret::Secret,
 };
 
 const MAGIC: &[u8; 8] = b"FDRING01";
@@ -83,7 +84,7 @@ impl State {
 
     /// Makes the keys that the body's secrets are.
     fn unfold(&mut self) {
-        let key = |secret: &[u8; 32]| aead(&Secret(*secret));
+        let key = |secret: &[u8; 32]| aead(&Secret::copy_of(secret));
         self.epochs = self.body.epochs.iter().map(|epoch| (epoch.number, key(&epoch.secret))).collect();
         self.wrapping = self.body.wrapping.iter().map(|one| (one.number, key(&one.secret))).collect();
     }
@@ -122,7 +123,7 @@ impl hkdf::KeyType for Sha256Length {
 }
 
 /// `HKDF-SHA-256(root, "frontdesk/v1/<purpose>")`.
-fn derive(root: &[u8; 32], purpose: &str) -> [u8; 32] {
+pub(super) fn derive(root: &[u8; 32], purpose: &str) -> [u8; 32] {
     let info = format!("frontdesk/v1/{purpose}");
     let mut out = [0; 32];
     hkdf::Salt::new(hkdf::HKDF_SHA256, &[])
@@ -172,8 +173,13 @@ fn read_file(path: &Path, kek: &Kek) -> Result<Found, Unusable> {
     Ok(Found { install, generation, body })
 }
 
+/// Whether this KEK opens the keyring in `directory`, or its copy.
+pub(super) fn is_opened_by(directory: &Path, kek: &Kek) -> bool {
+    ["keyring", "keyring.copy"].iter().any(|file| read_file(&directory.join(file), kek).is_ok())
+}
+
 /// Writes a file whole: temporary, synced, renamed, directory synced. `wipe` overwrites what stood there before.
-fn write_file(path: &Path, bytes: &[u8], wipe: bool) -> Result<(), KeyError> {
+pub(super) fn write_file(path: &Path, bytes: &[u8], wipe: bool) -> Result<(), KeyError> {
     let write = |source| KeyError::Write { path: path.to_owned(), source };
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
@@ -280,6 +286,16 @@ impl Keyring {
     /// What had to be repaired when it was opened, in words.
     pub fn repairs(&self) -> Vec<String> {
         self.repairs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where the store lies.
+    pub(super) fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
+    /// The KEK that wraps everything.
+    pub(super) fn kek(&self) -> Kek {
+        Kek(self.state().kek.clone())
     }
 
     /// Wraps everything by another KEK from here on; the old one opens nothing any more.

@@ -8,6 +8,7 @@ pub mod data_keys;
 pub mod engine;
 pub mod keyring;
 pub mod keys;
+pub mod keyslots;
 mod pack;
 mod records;
 pub mod rotation;
@@ -15,6 +16,7 @@ pub mod schema;
 pub mod seal;
 mod shredding;
 mod space;
+pub mod secret;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,7 @@ use self::{
     data_keys::DataKey,
     engine::{Engine, EngineError, Limits, Progress, Sequence, Tidied, durable::Durable},
     keys::Kek,
+    keyslots::KeyslotError,
     schema::Lookup,
     space::Space,
     table::{Key, Table},
@@ -71,6 +74,8 @@ pub enum StoreError {
     /// A rotation leaves nothing behind that may still be restored.
     #[error("the old keys were kept, since {damaged} records under them do not open")]
     KeptOldKeys { damaged: u64 },
+    #[error("the key slots failed")]
+    Keyslots(#[from] KeyslotError),
     #[error("cannot use the directory {path}")]
     Directory { path: PathBuf, source: io::Error },
     #[error("another process uses the store in {path}")]

@@ -24,7 +24,7 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 
-use super::data_keys::DataKey;
+use super::{data_keys::DataKey, secret::Secret};
 
 const FORMAT_EPOCH: u8 = 1;
 const FORMAT_DATA_KEY: u8 = 2;
@@ -32,16 +32,6 @@ const SPILLED: u8 = 0x80;
 pub(super) const HEADER_BYTES: usize = 5;
 /// Nonce and tag.
 pub(super) const SEAL_BYTES: usize = NONCE_LEN + 16;
-
-/// 256 bits that are wiped when dropped.
-#[derive(Clone, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
-pub struct Secret(pub(super) [u8; 32]);
-
-impl Secret {
-    pub fn random() -> Self {
-        Self(random())
-    }
-}
 
 /// Unpredictable bytes of the operating system.
 pub fn random<const N: usize>() -> [u8; N] {
@@ -59,7 +49,7 @@ pub(super) fn fill_random(bytes: &mut [u8]) {
 pub struct DoesNotOpen;
 
 pub(super) fn aead(secret: &Secret) -> LessSafeKey {
-    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &secret.0).expect("the key has 32 bytes"))
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, secret.bytes()).expect("the key has 32 bytes"))
 }
 
 /// Seals `plain` under one key: `nonce ciphertext tag`.

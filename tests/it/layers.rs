@@ -11,7 +11,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("clock", &["model"]),
     ("systemd", &[]),
-    ("store", &["model", "clock"]),
+    ("harden", &[]),
+    ("store", &["model", "clock", "harden"]),
     ("mail", &["model", "clock"]),
     ("sms", &["model", "clock"]),
     ("voicemail", &["model", "clock"]),
@@ -35,7 +36,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         ],
     ),
     ("web", &["gate", "inbox", "model", "clock", "store::schema"]),
-    ("admin", &["gate", "inbox", "jobs::supervisor", "model"]),
+    ("admin", &["gate", "inbox", "jobs::supervisor", "model", "store::keyslots"]),
     ("demo", &["model", "clock", "sms::pdu", "voicemail::audio"]),
 ];
 
