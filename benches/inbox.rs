@@ -16,6 +16,7 @@ use std::{
 
 use common::{Colleague, count_or, now, percentile, row, site::Site, title};
 use frontdesk::{
+    app::key::{self, Unlock},
     clock::Clock,
     config::Config,
     inbox::{Filter, Inbox},
@@ -29,7 +30,7 @@ use frontdesk::{
         staff::{Role, Via, Who},
         time::Timestamp,
     },
-    store::{Store, keys::Kek},
+    store::Store,
 };
 use futures_util::StreamExt;
 use tokio::task::JoinSet;
@@ -88,9 +89,9 @@ fn item(n: usize, messages: usize) -> (Raw, Parsed) {
 /// The site's own store, while its daemon does not run.
 async fn open(site: &Site) -> Inbox {
     let config = Config::load(&site.config_path()).expect("it is right");
-    let kek = Kek::read(&site.path().join("credentials/kek")).expect("init made it");
+    let Ok(Unlock::Open { unlocked, .. }) = key::unlock(&config) else { panic!("init made the key") };
     let clock = Clock::system();
-    let store = Store::open(&site.state(), &kek, clock.clone()).expect("the store opens");
+    let store = Store::open(&site.state(), &unlocked.kek, clock.clone()).expect("the store opens");
     Inbox::open(store, clock, config.practice()).await.expect("the inbox opens")
 }
 

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     gate::{Gate, Refusal, Source, Stage, Tried, Words},
+    harden::{self, Locked},
     inbox::{Inbox, InboxError},
     jobs::supervisor::Pulse,
     model::{audit::Actor, health, health::LineState, ids::TokenId, shredding::Certificate, staff::Role},
@@ -335,9 +336,24 @@ pub async fn change_key(request: KeyRequest, by: Actor, inbox: &Inbox) -> Result
             Answer::Done
         }
         KeyRequest::Rotate { openers, added, label } => {
-            Answer::Keyslot(inbox.rotate_key(by, openers, added, label).await?)
+            let slot = inbox.replace_kek(by.clone(), openers, added, label).await?;
+            inbox.rotate_keys(by).await?;
+            Answer::Keyslot(slot)
         }
     })
+}
+
+/// Whether what the daemon has in memory can reach a disk.
+fn memory() -> Finding {
+    let may_swap = harden::swap().is_none_or(|swap| !swap.is_empty());
+    let unit = "let systemd start the daemon, with the unit's LimitMEMLOCK= and LimitCORE=";
+    match harden::locked() {
+        _ if harden::dumps_core() => Finding::bad(format!("memory: a crash would write it to disk: {unit}")),
+        Locked::Everything => Finding::good("memory: locked, so that none of it goes to swap, and no core dump"),
+        _ if !may_swap => Finding::good("memory: no core dump, and this machine has no swap"),
+        Locked::Keys => Finding::bad(format!("memory: the keys stay out of swap, but texts may get there: {unit}")),
+        Locked::Nothing => Finding::bad(format!("memory: keys and texts may get into swap: {unit}")),
+    }
 }
 
 /// How the running daemon is: the same report as on the Health page.
@@ -346,6 +362,7 @@ async fn status(inbox: &Inbox, pulse: &Pulse) -> Vec<Finding> {
         Ok(()) => Finding::good(format!("store: writes, {} commits so far", inbox.sequence())),
         Err(error) => Finding::bad(format!("store: {error}. See the journal: journalctl -u frontdesk")),
     }];
+    findings.push(memory());
     let report = match inbox.examine(pulse.report()).await {
         Ok(report) => report,
         Err(error) => {

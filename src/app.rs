@@ -9,6 +9,7 @@ pub mod key;
 mod second_half;
 mod sheet;
 mod terminal;
+mod theft;
 
 use std::{
     io,

@@ -65,6 +65,14 @@ pub fn dumps_core() -> bool {
         && dumpable_behavior().is_ok_and(|behaviour| behaviour != DumpableBehavior::NotDumpable)
 }
 
+/// The machine's swap on disks, by name; `None` where this process may not know, as in systemd's sandbox.
+pub fn swap() -> Option<Vec<String>> {
+    let swaps = std::fs::read_to_string("/proc/swaps").ok()?;
+    let names = swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+    // zram is memory.
+    Some(names.filter(|name| !name.starts_with("/dev/zram")).map(str::to_owned).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,14 +8,14 @@
 //! | Room | What it is | Knows |
 //! |---|---|---|
 //! | [`app`] | composition root: `serve`, `init`, `doctor`, `demo` as numbered stories | all |
-//! | [`admin`] | a Unix socket by which commands reach the running daemon | `gate`, `inbox`, `jobs::supervisor`, `model`, `store::keyslots` |
+//! | [`admin`] | a Unix socket by which commands reach the running daemon | `gate`, `harden`, `inbox`, `jobs::supervisor`, `model`, `store::keyslots` |
 //! | [`web`] | HTTPS pages, live events, the JSON API; thin: parse, one inbox call, render | `gate`, `inbox`, `model` |
 //! | [`jobs`] | the work in the background: one list of jobs, one file a job | `gate`, `inbox`, channels, `config` |
 //! | [`gate`] | before the inbox is open: how far the start has come, who may unseal | `model` |
 //! | [`config`] | the whole configuration; each channel defines its own section | channels, `inbox`, `model` |
 //! | [`inbox`] | the use cases, the only writer of domain state | `store`, `model` |
 //! | [`mail`], [`sms`], [`voicemail`] | the channels: protocols, parsers; they never know each other or the store | `model` |
-//! | [`store`] | sealed records over a journal and an index; only it names sled, the AEAD or HPKE | `model` |
+//! | [`store`] | sealed records over a journal and an index; only it names sled, the AEAD or HPKE | `harden`, `model` |
 //! | [`model`] | the domain: types and state machines, no I/O | nothing |
 //! | [`demo`] | a simulated practice that speaks real protocols: for the demo, training and tests | codecs, `model` |
 //! | [`clock`], [`systemd`], [`harden`] | the only owner of "now"; what systemd and the daemon say; no secret in swap or core | `model` |

@@ -4,11 +4,17 @@ use std::path::Path;
 
 use crate::{
     admin::{self, Answer, Finding, Request},
-    app,
+    app::{
+        AppError, credential,
+        key::{self, Unlock, Why},
+        theft,
+    },
     config::Config,
     mail,
     model::health::KeySafety,
-    sms, voicemail,
+    sms,
+    store::keyslots::{Keyslot, Keyslots, Kind},
+    voicemail,
 };
 
 /// Every finding, in the order in which they are best mended. Where the daemon runs it is asked, since it holds the
@@ -34,27 +40,75 @@ pub async fn examine(path: &Path) -> Vec<Finding> {
     findings
 }
 
+/// What opens the store, and what a thief could open it with.
 fn keys(config: &Config) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let keyslots = match Keyslots::load(&config.store.directory) {
+        Ok(keyslots) => keyslots,
+        Err(error) => return vec![Finding::bad(format!("keys: {}", AppError::from(error)))],
+    };
+    let slots = keyslots.list();
+    let mut findings: Vec<Finding> =
+        keyslots.damage().iter().map(|damage| Finding::bad(format!("keys: {damage}"))).collect();
+    for slot in slots.iter().filter(|slot| slot.damaged) {
+        let (id, kind) = (slot.id, &slot.kind);
+        findings.push(Finding::bad(format!(
+            "keys: key slot {id} ({kind}) is lost: run `frontdesk key remove {id}`, then add it anew"
+        )));
+    }
+    findings.extend(opening(config, &keyslots, &slots));
+    if !slots.iter().any(|slot| slot.kind == Kind::Recovery && !slot.damaged) {
+        findings.push(Finding::bad(
+            "keys: there is no recovery key, so a forgotten passphrase or a broken machine loses all records: run \
+             `frontdesk key recovery`",
+        ));
+    }
+    findings.push(theft::look(&config.store.directory, &slots));
     findings
 }
 
-/// How the key is kept, as far as this process can tell.
-pub fn key_safety(config: &Config) -> KeySafety {
-    let sealed = config.kek_path().is_ok_and(|path| path.to_string_lossy().contains("sealed"));
-    let kind = if sealed { "sealed to this machine" } else { "a file" };
-    KeySafety { kinds: vec![kind.to_owned()], safe_when_stolen: sealed, memory_locked: is_memory_locked() }
+/// Whether the next start opens the store.
+fn opening(config: &Config, keyslots: &Keyslots, slots: &[Keyslot]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for slot in slots.iter().filter(|slot| !slot.damaged) {
+        let Kind::Credential { kept, path } = &slot.kind else { continue };
+        let id = slot.id;
+        findings.push(match credential::open(*kept, path) {
+            Ok(secret) if keyslots.unlock_with_credential(&secret).is_ok() => {
+                Finding::good(format!("keys: {} opens key slot {id}", path.display()))
+            }
+            Ok(_) => Finding::bad(format!(
+                "keys: {} does not open key slot {id}: put the right file back, or remove the slot and add it anew",
+                path.display()
+            )),
+            Err(error) => Finding::bad(format!("keys: key slot {id}: {error}")),
+        });
+    }
+    match key::unlock(config) {
+        Ok(Unlock::Open { .. }) => {}
+        Ok(Unlock::Sealed { why: Why::NoCredential, .. }) => findings.push(Finding::good(
+            "keys: after each start the records stay sealed until somebody types a passphrase or the recovery key",
+        )),
+        // Only systemd and root can read a sealed credential: that it opens its slot was said above.
+        Ok(Unlock::Sealed { why: Why::Missing { .. }, .. }) if findings.iter().any(|finding| finding.good) => {}
+        Ok(Unlock::Sealed { why, .. }) => {
+            findings.push(Finding::bad(format!("keys: the next start leaves the records sealed: {why}")));
+        }
+        Err(error) => findings.push(Finding::bad(format!("keys: {error}"))),
+    }
+    findings
 }
 
-/// Whether this process keeps its memory out of swap: it has locked it, or there is no swap that it could go to.
-fn is_memory_locked() -> bool {
-    let has_locked = std::fs::read_to_string("/proc/self/status").is_ok_and(|status| {
-        let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
-        locked.is_some_and(|kilobytes| kilobytes.trim() != "0 kB")
-    });
-    // Below its header line, each line is a device.
-    let has_swap = std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1);
-    has_locked || !has_swap
+/// How the key is kept, for the Health page.
+pub fn key_safety(config: &Config) -> KeySafety {
+    // A store without readable slots does not get so far.
+    let slots = Keyslots::load(&config.store.directory).map(|keyslots| keyslots.list()).unwrap_or_default();
+    let kinds: BTreeSet<String> = slots.iter().filter(|slot| !slot.damaged).map(|slot| slot.kind.to_string()).collect();
+    let has_swap = harden::swap().is_none_or(|swap| !swap.is_empty());
+    KeySafety {
+        kinds: kinds.into_iter().collect(),
+        safe_when_stolen: theft::look(&config.store.directory, &slots).good,
+        memory_locked: harden::locked() == Locked::Everything || !has_swap,
+    }
 }
 
 /// Tries each channel from this process.

@@ -93,7 +93,7 @@ pub enum Command {
     Seal { kept: Kept, label: String },
     Remove { slot: u32 },
     Recovery { label: String },
-    Rotate { label: String },
+    Rotate,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -165,7 +165,7 @@ pub async fn run(config_path: &Path, command: Command) -> Result<(), KeyCommandE
         Command::Seal { kept, label } => add_credential(&mut way, kept, config.sealed_kek_file(), label).await,
         Command::Remove { slot } => remove(&mut way, slot).await,
         Command::Recovery { label } => renew_recovery(&mut way, label).await,
-        Command::Rotate { label } => rotate(&mut way, label).await,
+        Command::Rotate => rotate(&mut way).await,
     }
 }
 
@@ -260,7 +260,7 @@ async fn renew_recovery(way: &mut Way<'_>, label: String) -> Result<(), KeyComma
 }
 
 /// Another key-encryption key, for each slot that can be asked for, and a new recovery key.
-async fn rotate(way: &mut Way<'_>, label: String) -> Result<(), KeyCommandError> {
+async fn rotate(way: &mut Way<'_>) -> Result<(), KeyCommandError> {
     let mut openers = Vec::new();
     for slot in way.slots().await?.into_iter().filter(|slot| !slot.damaged) {
         let name = if slot.label.is_empty() { String::new() } else { format!(" ({})", slot.label) };
@@ -287,7 +287,7 @@ async fn rotate(way: &mut Way<'_>, label: String) -> Result<(), KeyCommandError>
     if !is_on_paper(&key)? {
         return Err(KeyCommandError::NotOnPaper("nothing was changed, and the sheet above is void"));
     }
-    let request = KeyRequest::Rotate { openers, added: Opener::Recovery(key), label };
+    let request = KeyRequest::Rotate { openers, added: Opener::Recovery(key), label: String::new() };
     let Answer::Keyslot(slot) = way.done(request).await? else { return Err(KeyCommandError::Misunderstood) };
     println!("The key is replaced. The new recovery key is in slot {slot}; the old one opens nothing any more.");
     Ok(())

@@ -34,9 +34,9 @@ impl Inbox {
         self.or_note_failure(by, Action::KeyslotRemoved, slot, removed).await
     }
 
-    /// Replaces the key. The slots for which there is an opener go on, all others end; `added` is a new one, whose id is
+    /// Replaces the key that wraps all others. The slots for which there is an opener go on, all others end; `added` is a new one, whose id is
     /// given.
-    pub async fn rotate_key(
+    pub async fn replace_kek(
         &self,
         by: Actor,
         openers: Vec<(u32, Opener)>,
@@ -44,9 +44,9 @@ impl Inbox {
         label: String,
     ) -> Result<u32, InboxError> {
         let slot = self.shared.store.next_keyslot().await.map_err(in_words)?;
-        self.note_key(by.clone(), Action::KeyRotated, slot, Outcome::Done).await?;
+        self.note_key(by.clone(), Action::KeyReplaced, slot, Outcome::Done).await?;
         let replaced = self.shared.store.replace_kek(openers.into_iter().collect(), added, label).await;
-        self.or_note_failure(by, Action::KeyRotated, slot, replaced).await
+        self.or_note_failure(by, Action::KeyReplaced, slot, replaced).await
     }
 
     async fn or_note_failure<T>(

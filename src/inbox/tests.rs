@@ -111,7 +111,7 @@ struct Filed {
 /// A practice at work: two locations, five lines, and one person of each role.
 struct Desk {
     dir: tempfile::TempDir,
-    kek: zeroize::Zeroizing<String>,
+    kek: Kek,
     practice: Practice,
     clock: Clock,
     inbox: Inbox,
@@ -133,7 +133,7 @@ impl Desk {
 
     async fn start_with(practice: Practice) -> Self {
         let dir = scratch();
-        let (kek, clock) = (Kek::random().to_hex(), Clock::manual(START));
+        let (kek, clock) = (Kek::random(), Clock::manual(START));
         let inbox = open(dir.path(), &kek, &clock, &practice).await;
         let hire = async |login, role| who(inbox.add_staff(CONSOLE, login, "Some Body", role).await.unwrap().0, role);
         let front = hire("fay", Role::FrontDesk).await;
@@ -412,8 +412,8 @@ fn verify(events: &[AuditEvent], head: AuditHead) {
     assert_eq!(before, head);
 }
 
-async fn open(dir: &std::path::Path, kek: &str, clock: &Clock, practice: &Practice) -> Inbox {
-    let store = Store::open(dir, &Kek::from_hex(kek).unwrap(), clock.clone()).unwrap();
+async fn open(dir: &std::path::Path, kek: &Kek, clock: &Clock, practice: &Practice) -> Inbox {
+    let store = Store::open(dir, kek, clock.clone()).unwrap();
     Inbox::open(store, clock.clone(), practice.clone()).await.unwrap()
 }
 

@@ -84,7 +84,7 @@ pub enum Action {
     Unsealed,
     KeyslotAdded,
     KeyslotRemoved,
-    KeyRotated,
+    KeyReplaced,
     Started,
     Stopped,
     /// Somebody tried words at the sealed store.

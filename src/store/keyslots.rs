@@ -15,7 +15,7 @@
 //! keyring is wrapped by the new one, the slots forget the old one. After a crash in between, a slot opens with whichever
 //! opens the keyring, and [`Keyslots::mend`] forgets the other.
 
-pub mod file;
+mod file;
 mod held;
 pub mod recovery;
 #[cfg(test)]
@@ -31,8 +31,9 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
+pub use self::file::Damage;
 use self::{
-    file::{Content, Damage},
+    file::Content,
     recovery::{RecoveryKey, RecoveryTypo},
 };
 use super::{

@@ -36,7 +36,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         ],
     ),
     ("web", &["gate", "inbox", "model", "clock", "store::schema"]),
-    ("admin", &["gate", "inbox", "jobs::supervisor", "model", "store::keyslots"]),
+    ("admin", &["gate", "harden", "inbox", "jobs::supervisor", "model", "store::keyslots"]),
     ("demo", &["model", "clock", "sms::pdu", "voicemail::audio"]),
 ];
 

@@ -6,6 +6,7 @@ mod browser;
 mod canary;
 mod crash;
 mod daemon;
+mod keys;
 mod layers;
 mod mail_faults;
 mod mail_peers;

@@ -30,7 +30,7 @@ struct Line<'a> {
 
 /// What both files hold together.
 #[derive(Default)]
-pub struct Content {
+pub(super) struct Content {
     /// Random; binds a wrapped key to this set of slots.
     pub set: String,
     /// Counts the writings.
@@ -115,7 +115,7 @@ fn lines(bytes: &[u8]) -> Vec<Line<'static>> {
 }
 
 /// Reads both files. Where neither has a whole line, the error says so; else what is damaged is in the list.
-pub fn load(directory: &Path) -> Result<(Content, Vec<Damage>), KeyslotError> {
+pub(super) fn load(directory: &Path) -> Result<(Content, Vec<Damage>), KeyslotError> {
     let found = [FILE, COPY].map(|file| (file, read(directory, file)));
     if found.iter().all(|(_, read)| matches!(read, Err(Damage::Missing { .. }))) {
         return Err(KeyslotError::Missing { path: directory.join(FILE) });
