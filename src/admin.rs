@@ -60,6 +60,7 @@ pub enum Request {
         reason: String,
     },
     ListCertificates,
+    IsSealed,
     /// A passphrase or the recovery key, for a sealed store.
     Unseal {
         words: Words,
@@ -215,6 +216,7 @@ async fn carry_out(request: Request, uid: u32, reach: &Reach) -> Answer {
     let stage = reach.gate.stage();
     match (request, reach.inbox.get()) {
         (Request::Unseal { words }, None) => unseal(words, uid, &reach.gate).await,
+        (Request::IsSealed, None) if stage == Stage::Sealed => Answer::Done,
         (Request::Status, None) => Answer::Findings(start_status(&reach.gate)),
         (_, None) if stage == Stage::Sealed => {
             Answer::Error("the store is sealed: run `frontdesk unseal`, or open any page in a browser".into())
@@ -229,7 +231,7 @@ async fn carry_out(request: Request, uid: u32, reach: &Reach) -> Answer {
 async fn unseal(words: Words, uid: u32, gate: &Gate) -> Answer {
     match gate.try_words(words, Source::Console { uid }).await {
         Tried::Unsealed => Answer::Done,
-        Tried::NotSealed => Answer::Error("the store is not sealed".into()),
+        Tried::NotSealed => Answer::Error("somebody else was faster: the store is being opened".into()),
         Tried::Refused(Refusal::Wrong) => {
             Answer::Error("that opens no keyslot: check capital letters and spaces".into())
         }
@@ -321,7 +323,7 @@ async fn change(request: Request, uid: u32, inbox: &Inbox, pulse: &Pulse) -> Res
             Err(error) => return Err(error),
         },
         Request::Status => Answer::Findings(status(inbox, pulse).await),
-        Request::Unseal { .. } => Answer::Error("the store is not sealed".into()),
+        Request::IsSealed | Request::Unseal { .. } => Answer::Error("the store is open already".into()),
         Request::Key(request) => change_key(request, by, inbox).await?,
     })
 }

@@ -10,6 +10,7 @@ mod second_half;
 mod sheet;
 mod terminal;
 mod theft;
+pub mod unseal;
 
 use std::{
     io,
@@ -35,7 +36,7 @@ use crate::{
         Claim, Store, StoreError,
         engine::{Limits, Progress},
         keys::Kek,
-        keyslots::{KeyslotError, Keyslots},
+        keyslots::{KeyslotError, Keyslots, Unlocked},
     },
     systemd, web,
 };
@@ -53,8 +54,6 @@ pub enum AppError {
     NoKey(#[source] KeyslotError),
     #[error(transparent)]
     Keyslots(KeyslotError),
-    #[error("the store stays sealed: {0}")]
-    Sealed(#[source] key::Why),
     #[error("the store cannot be opened")]
     Store(#[from] StoreError),
     #[error("the inbox cannot be opened")]
@@ -77,7 +76,7 @@ impl AppError {
     /// sysexits.h: 78 (EX_CONFIG) is not tried again by systemd, anything else is.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Credential(_) | Self::NoKey(_) | Self::Sealed(_) => 78,
+            Self::Config(_) | Self::Credential(_) | Self::NoKey(_) => 78,
             _ => 1,
         }
     }
@@ -107,14 +106,14 @@ pub struct Running {
 pub async fn start(config: Config, clock: Clock, stop: &CancellationToken) -> Result<Option<Running>, AppError> {
     // 1. Whatever can be known to be wrong is said before anybody is served.
     jobs::check_credentials(&config)?;
+    let unlock = key::unlock(&config)?;
     let claim = Claim::take(&config.store.directory)?;
-    let kek = read_kek(&config)?;
 
     // 2. From here on browsers, commands and systemd get an answer: until the records are open, what goes on.
     let door = Door::open(&config, &clock)?;
     systemd::ready();
     let opened = tokio::select! {
-        opened = open_up(&door, &config, &clock, claim, kek) => opened.map(Some),
+        opened = open_up(&door, &config, &clock, claim, unlock) => opened.map(Some),
         () = door.hopeless() => Err(AppError::Hopeless),
         () = stop.cancelled() => Ok(None),
         never = door.announce() => match never {},
@@ -129,16 +128,27 @@ pub async fn start(config: Config, clock: Clock, stop: &CancellationToken) -> Re
 }
 
 /// From the key to the first message.
-async fn open_up(door: &Door, config: &Config, clock: &Clock, claim: Claim, kek: Kek) -> Result<Inbox, AppError> {
-    // 3. The records. That may take minutes where the index has to be built anew.
-    let store = open_store(&door.gate, claim, kek, clock.clone()).await?;
+async fn open_up(door: &Door, config: &Config, clock: &Clock, claim: Claim, unlock: Unlock) -> Result<Inbox, AppError> {
+    // 3. The records, by a credential's key or by what somebody types. Building the index anew takes minutes.
+    let unlocked = match unlock {
+        Unlock::Open { unlocked, .. } => unlocked,
+        Unlock::Sealed { keyslots, why } => unseal::wait(door, config, clock, keyslots, &why).await,
+    };
+    let slot = unlocked.slot;
+    let store = open_store(&door.gate, claim, unlocked, config, clock).await?;
     store.keep_reserve(u64::from(config.store.reserve_mb) << 20)?;
     let inbox = Inbox::open(store, clock.clone(), config.practice()).await?;
     inbox.note_keys(doctor::key_safety(config));
     inbox.note_run(Action::Started).await?;
-    inbox.note_attempts(door.gate.take_attempts()).await?;
+    match door.gate.take_attempts() {
+        none if none.is_empty() => inbox.note_unsealed(Actor::Daemon, slot).await?,
+        attempts => inbox.note_attempts(attempts).await?,
+    }
 
     // 4. What came in meanwhile goes first, so that nothing new is acknowledged before it.
+    if !door.gate.lines().is_empty() {
+        door.gate.reach(Stage::TakingIn);
+    }
     door.hand_over().await;
     if let Err(error) = jobs::waiting::take_in(&inbox, &config.store.directory).await {
         tracing::error!(reason = %Failure::from(error), "what waited is not all in the inbox yet");
@@ -153,19 +163,29 @@ async fn open_up(door: &Door, config: &Config, clock: &Clock, claim: Claim, kek:
     Ok(inbox)
 }
 
-/// Opens the store on a thread of its own, telling the gate how far that has come.
-async fn open_store(gate: &Gate, claim: Claim, kek: Kek, clock: Clock) -> Result<Store, AppError> {
-    let gate = gate.clone();
+/// Opens the store on a thread of its own, telling the gate how far that has come, and puts the key slots in order.
+async fn open_store(
+    gate: &Gate,
+    claim: Claim,
+    unlocked: Unlocked,
+    config: &Config,
+    clock: &Clock,
+) -> Result<Store, AppError> {
+    let (gate, clock, directory) = (gate.clone(), clock.clone(), config.store.directory.clone());
     let opening = tokio::task::spawn_blocking(move || {
-        Store::open_with(claim, &kek, clock, Limits::default(), &|progress| {
+        let store = Store::open_with(claim, &unlocked.kek, clock, Limits::default(), &|progress| {
             gate.reach(match progress {
                 Progress::Opening => Stage::Opening,
                 Progress::Rebuilding { done, of } => Stage::Rebuilding { done, of },
             });
-        })
+        })?;
+        for done in Keyslots::load(&directory)?.mend(&unlocked)? {
+            tracing::warn!("{done}");
+        }
+        Ok(store)
     });
     match opening.await {
-        Ok(opened) => Ok(opened?),
+        Ok(opened) => opened,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }

@@ -148,8 +148,9 @@ pub enum Refusal {
     Failed(String),
 }
 
-/// Tries words, and keeps what they open. It takes about a second and a lot of memory.
-type Opener = Arc<dyn Fn(&Words) -> Result<(), Refusal> + Send + Sync>;
+/// Tries words, keeps the key that they open, and gives the number of its slot. It takes a good part of a second and a
+/// lot of memory.
+type Opener = Arc<dyn Fn(&Words) -> Result<u32, Refusal> + Send + Sync>;
 
 /// What became of an attempt.
 #[derive(Debug, PartialEq, Eq)]
@@ -219,14 +220,19 @@ impl Gate {
         self.shared.stage.send_if_modified(|known| std::mem::replace(known, stage) != stage);
     }
 
-    /// Closes the gate until somebody gives words with which `opener` finds the key, and gives that key.
+    /// Closes the gate until somebody gives words with which `opener` finds the key and the number of its slot. Gives
+    /// that key.
     pub async fn sealed<K: Send + 'static>(
         &self,
-        opener: impl Fn(&Words) -> Result<K, Refusal> + Send + Sync + 'static,
+        opener: impl Fn(&Words) -> Result<(K, u32), Refusal> + Send + Sync + 'static,
     ) -> K {
         let found = Arc::new(Mutex::new(None));
         let place = found.clone();
-        let keep = move |words: &Words| opener(words).map(|key| *held(&place) = Some(key));
+        let keep = move |words: &Words| {
+            let (key, slot) = opener(words)?;
+            *held(&place) = Some(key);
+            Ok(slot)
+        };
         let (opened, wait) = oneshot::channel();
         *held(&self.shared.lock) = Some(Lock { opener: Arc::new(keep), opened });
         self.reach(Stage::Sealed);
@@ -249,9 +255,9 @@ impl Gate {
         };
         let tried = tokio::task::spawn_blocking(move || opener(&words)).await;
         match tried.unwrap_or_else(|_| Err(Refusal::Failed("trying the words failed".into()))) {
-            Ok(()) => {
-                tracing::info!("the store was unsealed");
-                self.note(by, Outcome::Done);
+            Ok(slot) => {
+                tracing::info!(slot, "the store was unsealed");
+                self.note(by, Outcome::Done, Some(slot));
                 held(&self.shared.limits).forget();
                 self.reach(Stage::Opening);
                 if let Some(lock) = held(&self.shared.lock).take() {
@@ -264,18 +270,18 @@ impl Gate {
                 let console = matches!(by, Source::Console { .. });
                 let outcome = if let Refusal::Failed(_) = refusal { Outcome::Failed } else { Outcome::Denied };
                 tracing::warn!(console, ?outcome, "words that were tried did not unseal the store");
-                self.note(by, outcome);
+                self.note(by, outcome, None);
                 Tried::Refused(refusal)
             }
         }
     }
 
-    fn note(&self, by: Source, outcome: Outcome) {
+    fn note(&self, by: Source, outcome: Outcome, slot: Option<u32>) {
         let mut attempts = held(&self.shared.attempts);
         if attempts.len() == MAX_NOTED {
             attempts.remove(0);
         }
-        attempts.push(Attempt { at: self.shared.clock.now(), by: by.into(), outcome });
+        attempts.push(Attempt { at: self.shared.clock.now(), by: by.into(), outcome, slot });
     }
 
     /// The attempts that were noted, oldest first, for the audit trail.
@@ -306,9 +312,9 @@ mod tests {
         Words::new(typed.to_owned())
     }
 
-    fn opener(words: &Words) -> Result<&'static str, Refusal> {
+    fn opener(words: &Words) -> Result<(&'static str, u32), Refusal> {
         match words.typed() {
-            "right" => Ok("the key"),
+            "right" => Ok(("the key", 2)),
             "typo" => Err(Refusal::Mistyped("group 3 is mistyped".into())),
             _ => Err(Refusal::Wrong),
         }
@@ -351,9 +357,9 @@ mod tests {
         assert_eq!(gate.stage(), Stage::Opening);
         let at = Timestamp::from_seconds;
         let noted = [
-            Attempt { at: at(1_800_000_000), by: DESK.into(), outcome: Outcome::Denied },
-            Attempt { at: at(1_800_000_001), by: ROOT.into(), outcome: Outcome::Denied },
-            Attempt { at: at(1_800_000_001), by: ROOT.into(), outcome: Outcome::Done },
+            Attempt { at: at(1_800_000_000), by: DESK.into(), outcome: Outcome::Denied, slot: None },
+            Attempt { at: at(1_800_000_001), by: ROOT.into(), outcome: Outcome::Denied, slot: None },
+            Attempt { at: at(1_800_000_001), by: ROOT.into(), outcome: Outcome::Done, slot: Some(2) },
         ];
         assert_eq!(gate.take_attempts(), noted);
         assert_eq!(gate.take_attempts(), []);

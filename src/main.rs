@@ -12,6 +12,7 @@ use frontdesk::{
     app::{
         self, demo, doctor, init,
         key::{self, Keeping},
+        unseal,
     },
     config,
     config::Config,
@@ -67,6 +68,8 @@ enum Command {
         #[command(subcommand)]
         command: KeyCommand,
     },
+    /// Open the records of the running daemon with a passphrase or the recovery key
+    Unseal,
     /// Check the configuration and say what is wrong
     CheckConfig,
     /// Look at configuration, keys, store and channels, and say what to do
@@ -265,6 +268,10 @@ async fn run(arguments: Arguments) -> ExitCode {
         Command::CheckConfig => match Config::load(&path) {
             Ok(_) => say(&format!("{} is right", path.display())),
             Err(error) => complain(&error.to_string(), 78),
+        },
+        Command::Unseal => match unseal::run(&path).await {
+            Ok(()) => say("the records are being opened"),
+            Err(error) => complain(&chain(&error), 1),
         },
         Command::Doctor => {
             let findings = doctor::examine(&path).await;

@@ -492,8 +492,8 @@ impl Inbox {
     /// Notes who tried to unseal the store before there was a trail to note it in.
     pub async fn note_attempts(&self, attempts: Vec<Attempt>) -> Result<(), InboxError> {
         self.change(move |desk| {
-            for Attempt { at, by, outcome } in attempts.clone() {
-                desk.audit_at(at, by, Action::Unsealed, [], outcome)?;
+            for Attempt { at, by, outcome, slot } in attempts.clone() {
+                desk.audit_at(at, by, Action::Unsealed, slot.map(u128::from), outcome)?;
             }
             Ok(())
         })

@@ -81,14 +81,13 @@ pub enum Action {
     PasswordSet,
     TokenMade,
     TokenRevoked,
+    /// The store was opened by the key slot that is the object, or somebody tried to open it while it was sealed.
     Unsealed,
     KeyslotAdded,
     KeyslotRemoved,
     KeyReplaced,
     Started,
     Stopped,
-    /// Somebody tried words at the sealed store.
-    Unsealed,
     /// The store repaired itself, or found that something is damaged.
     Repaired,
     /// A new epoch of keys began, or the ones before it were destroyed.
@@ -119,4 +118,6 @@ pub struct Attempt {
     pub at: Timestamp,
     pub by: Actor,
     pub outcome: Outcome,
+    /// The number of the key slot that opened.
+    pub slot: Option<u32>,
 }

@@ -14,9 +14,9 @@ mod records;
 pub mod rotation;
 pub mod schema;
 pub mod seal;
+pub mod secret;
 mod shredding;
 mod space;
-pub mod secret;
 pub mod table;
 #[cfg(test)]
 mod tests;
