@@ -14,7 +14,10 @@ use frontdesk::{
     },
 };
 
-use crate::site::{ADDRESS, Site};
+use crate::{
+    sealed,
+    site::{ADDRESS, Site},
+};
 
 const REPLY: &str = "See you on Thursday at nine.";
 
@@ -66,4 +69,21 @@ async fn a_nurse_reads_listens_and_answers() {
     let ended = tokio::task::block_in_place(|| (next(), browser.wait().unwrap()));
     assert!(ended.1.success() && ended.0 == "DONE", "{said} {ended:?}\n{}", site.log());
     assert_eq!(site.world.modem.next_sent().await.text, REPLY);
+}
+
+/// Somebody unseals the store at its start page and comes to the log-in; what is going on shows meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebody_unseals_the_store() {
+    let mut site = Site::new().await;
+    sealed::init_with_passphrase(&site);
+    site.spawn_daemon();
+    site.until("the daemon to be sealed", async |site: &Site| sealed::is_sealed(site).await).await;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut browser = Command::new("node");
+    browser.arg(root.join("tests/browser/start.mjs")).env("URL", site.url("/inbox/mine")).env("WORDS", sealed::WORDS);
+    browser.env("SHOTS", root.join("target/screenshots"));
+    let ended = tokio::task::block_in_place(|| browser.output().expect("node runs"));
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{said}\n{}", site.log());
+    assert!(site.is_healthy().await);
 }

@@ -139,3 +139,20 @@ async fn a_change_without_an_event_is_refused() {
     desk.text(ANA, "hello").await;
     desk.check().await;
 }
+
+/// Who tried to unseal the store stands in the trail with the time at which they did.
+#[tokio::test]
+async fn attempts_to_unseal_are_noted_with_their_own_time() {
+    let desk = TestDesk::open().await;
+    let at = desk.clock.now();
+    desk.clock.advance_ms(60_000);
+    let by = Actor::Nobody { address: Some("192.0.2.7".to_owned()) };
+    let attempt = |outcome, slot| Attempt { at, by: by.clone(), outcome, slot };
+    desk.inbox.note_attempts(vec![attempt(Outcome::Denied, None), attempt(Outcome::Done, Some(2))]).await.unwrap();
+    let trail = desk.audit().await;
+    let tried: Vec<_> = trail.iter().filter(|event| event.action == Action::Unsealed).collect();
+    assert!(tried.iter().all(|event| event.at == at && event.actor == by));
+    let outcomes: Vec<_> = tried.iter().map(|event| (event.outcome, event.objects.clone())).collect();
+    assert_eq!(outcomes, [(Outcome::Denied, vec![]), (Outcome::Done, vec![2])]);
+    desk.check().await;
+}
