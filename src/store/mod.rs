@@ -190,7 +190,7 @@ impl Store {
     /// A store over another engine, with its keys and blobs in `directory`, always under the same KEK.
     #[cfg(test)]
     pub fn over(engine: Arc<dyn Engine>, directory: &Path, clock: Clock) -> Self {
-        let vault = Arc::new(Vault::open(directory, &Kek::from_hex(&"07".repeat(32)).unwrap()).unwrap());
+        let vault = Arc::new(Vault::open(directory, &Kek(secret::Secret::copy_of(&[7; 32]))).unwrap());
         let blobs = Arc::new(Blobs::open(&directory.join("blobs"), vault.clone()).unwrap());
         let space = Space::open(directory).unwrap();
         Self::start(Inner::new(engine, vault, blobs, space, clock, None))

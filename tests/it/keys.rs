@@ -77,7 +77,7 @@ fn with_sheet(site: &Site, arguments: &[&str], typed: &str, answer: impl Fn(&str
         out.read_to_string(&mut said).unwrap();
         let mut rest = String::new();
         err.read_to_string(&mut rest).unwrap();
-        said += &rest;
+        said += &format!("{question}{rest}");
         child.wait().unwrap()
     });
     (Output { status, stdout: said.into_bytes(), stderr: Vec::new() }, key)
@@ -244,8 +244,9 @@ async fn a_damaged_key_slot_is_named_and_the_others_work() {
     let mut site = Site::start().await;
     does(&site, &["key", "add", "--passphrase"], &format!("{WORDS}\n"));
     assert!(site.stop().success());
+    let state = site.state();
     let damage = |file: &str, line: usize| {
-        let path = site.state().join(file);
+        let path = state.join(file);
         let mut lines: Vec<String> = fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect();
         lines[line - 1].replace_range(80..90, "##########");
         fs::write(&path, lines.join("\n") + "\n").unwrap();
