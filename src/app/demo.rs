@@ -192,6 +192,7 @@ listen = "{listen}"
 names = ["localhost", "127.0.0.1"]
 [store]
 directory = "{directory}/state"
+reserve_mb = 16
 [keys]
 credentials = "{credentials}"
 [admin]

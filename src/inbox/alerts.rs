@@ -62,7 +62,10 @@ impl Inbox {
                     (notice.kind != NoticeKind::AllClear || !never_left).then(|| Delivery::new(notice, ways.mail));
                 desk.audit(Actor::Daemon, Action::Alerted, [], Outcome::Done)?;
             }
-            let due = alerting.delivery.as_ref().and_then(|delivery| delivery.due(now));
+            let is_wrong = alerting.watch.is_something_wrong();
+            // What has gone meanwhile is not told late: it comes back, or its end makes the message needless.
+            let is_meant = |delivery: &&Delivery| is_wrong || delivery.notice.kind == NoticeKind::AllClear;
+            let due = alerting.delivery.as_ref().filter(is_meant).and_then(|delivery| delivery.due(now));
             if alerting != before {
                 desk.note_about_itself(&schema::ALERTS, &alerting)?;
             }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Between two looks at whether something is due, beside each new report.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 struct ByMail {
     line: LineId,

@@ -119,6 +119,11 @@ impl Watch {
         Some(Notice { at: now, kind, new, still, over })
     }
 
+    /// Whether something is wrong at this moment.
+    pub fn is_something_wrong(&self) -> bool {
+        self.faults.values().any(|known| known.gone_since.is_none())
+    }
+
     /// Brings what is known in line with what is wrong now.
     fn note(&mut self, now: Timestamp, faults: &[Fault]) {
         let faults = || faults.iter().filter(|fault| fault.severity > Severity::Advice);

@@ -7,6 +7,7 @@ mod canary;
 mod crash;
 mod daemon;
 mod keys;
+mod health;
 mod layers;
 mod mail_faults;
 mod mail_peers;

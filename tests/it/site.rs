@@ -43,6 +43,10 @@ pub struct Site {
     pub directory: TempDir,
     /// What the daemon finds in its environment.
     pub environment: Vec<(&'static str, OsString)>,
+    /// What the program is run by, such as `nsenter …`; empty for nothing.
+    pub wrapper: Vec<String>,
+    /// Where the program sees the root of all files.
+    pub root: PathBuf,
     daemon: Option<Child>,
     client: Option<Client>,
     port: u16,
@@ -92,7 +96,8 @@ impl Site {
         };
         let environment = vec![("RUST_LOG", OsString::from("frontdesk=debug"))];
         let (daemon, client, token) = (None, None, None);
-        let site = Self { world, directory, environment, daemon, client, port: free_port(), token };
+        let (wrapper, root) = (Vec::new(), PathBuf::from("/"));
+        let site = Self { world, directory, environment, wrapper, root, daemon, client, port: free_port(), token };
         site.configure();
         site
     }
@@ -107,7 +112,16 @@ impl Site {
 
     /// The store.
     pub fn state(&self) -> PathBuf {
-        self.path().join("state")
+        let state = self.path().join("state");
+        self.root.join(state.strip_prefix("/").expect("it is absolute"))
+    }
+
+    fn program(&self) -> Command {
+        let program = env!("CARGO_BIN_EXE_frontdesk");
+        let Some((wrapper, arguments)) = self.wrapper.split_first() else { return Command::new(program) };
+        let mut command = Command::new(wrapper);
+        command.args(arguments).arg("--").arg(program);
+        command
     }
 
     /// Changes the configuration, in which `old` stands once.
@@ -148,6 +162,7 @@ names = ["localhost"]
 undo_s = 0
 [store]
 directory = "{dir}/state"
+reserve_mb = 0
 [keys]
 credentials = "{dir}/credentials"
 [admin]
@@ -206,7 +221,7 @@ credential = "pbx"
     /// A command that starts the daemon; its log goes to `daemon.log`.
     pub fn serve_command(&self) -> Command {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path().join("daemon.log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_frontdesk"));
+        let mut command = self.program();
         command.args(["serve", "--config"]).arg(self.config_path());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -266,7 +281,7 @@ credential = "pbx"
     }
 
     pub fn try_frontdesk(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_frontdesk"));
+        let mut command = self.program();
         command.args(arguments).arg("--config").arg(self.config_path());
         // The peers go on meanwhile: `doctor` talks to them.
         tokio::task::block_in_place(|| command.output()).unwrap()

@@ -1,5 +1,7 @@
 //! The inbox as a browser meets it: a real TLS listener on loopback, the real store, messages filed by hand.
 
+mod health;
+
 use std::time::Duration;
 
 use frontdesk::{

@@ -9,7 +9,7 @@ use crate::{
     },
     web::view::health::{
         Alerts, Certificate, Clock, Disk, Fault, Health, HealthNotice, Job, Keys, Line, Queue, Repair, Reserve, State,
-        Whole,
+        Whole, words,
     },
 };
 
@@ -33,7 +33,7 @@ impl Presenter<'_> {
             list.push(Fault {
                 is_worst: fault.severity == Severity::Failing || fault.key == "disk",
                 what: fault.what,
-                to_do: fault.to_do,
+                to_do: words(&fault.to_do),
                 since: fault.since.map(|at| self.when(at)),
             });
         }

@@ -41,7 +41,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// How many things do not work, as far as the reader is told.
+    /// How many things want to be looked after, as far as the reader is told.
     pub fn broken(&self) -> usize {
         match &self.whole {
             Some(_) => self.faults.len(),
@@ -65,8 +65,20 @@ pub struct Fault {
     /// The program does not do its work.
     pub is_worst: bool,
     pub what: String,
-    pub to_do: String,
+    pub to_do: Vec<Word>,
     pub since: Option<When>,
+}
+
+/// A piece of what is to be done: words, or what is typed on the server.
+pub enum Word {
+    Plain(String),
+    Command(String),
+}
+
+/// Commands stand between grave accents.
+pub fn words(text: &str) -> Vec<Word> {
+    let pieces = text.split('`').enumerate().filter(|(_, piece)| !piece.is_empty());
+    pieces.map(|(n, piece)| if n % 2 == 0 { Word::Plain(piece.into()) } else { Word::Command(piece.into()) }).collect()
 }
 
 pub struct Line {

@@ -180,13 +180,13 @@ fn broken(confirmed_by: Vec<String>) -> Health {
     let faults = report().faults().into_iter().map(|fault| Fault {
         is_worst: fault.key == "disk",
         what: fault.what,
-        to_do: fault.to_do,
+        to_do: health::words(&fault.to_do),
         since: fault.since.map(|_| when("09:12")),
     });
     let advice = Fault {
         is_worst: false,
         what: "A thief who takes the disk can read the records".into(),
-        to_do: "Seal the key to this machine, or encrypt the disk.".into(),
+        to_do: health::words("Seal the key (`frontdesk key list`), or encrypt the disk."),
         since: None,
     };
     let doubt = Doubt {
