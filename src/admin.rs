@@ -372,23 +372,16 @@ async fn status(inbox: &Inbox, pulse: &Pulse) -> Vec<Finding> {
             return findings;
         }
     };
+    if let Ok(Some(done)) = inbox.rotation().await {
+        findings.push(Finding::good(format!("keys: everything is being sealed again, {:.0} % done", done * 100.0)));
+    }
     if let Some(disk) = report.store.disk {
         let days = report.store.days_left().map(|days| format!(", enough for {days} days")).unwrap_or_default();
         let (taken, free) = (health::bytes(report.store.sizes.total()), health::bytes(disk.free_bytes));
         findings.push(Finding::good(format!("disk: the store takes {taken}, {free} are free{days}")));
     }
-    let taken = inbox.taken_in();
-    if taken.key_was_changed {
-        findings.push(Finding::bad(
-            "intake: somebody changed intake.pub while the store was sealed, and can read what arrived after that; find \
-             out who had access to this server",
-        ));
-    }
-    for id in &taken.unreadable {
-        findings.push(Finding::bad(format!(
-            "intake: {id}, which arrived while the store was sealed, does not open; the file is kept in intake/: restore \
-             it from a backup, or remove it"
-        )));
+    for id in &report.taken_in.unreadable {
+        findings.push(Finding::bad(format!("intake: the file intake/{id} does not open")));
     }
     if let Some((at, what)) = report.repair.as_ref().and_then(|repair| Some((repair.at, repair.findings.mended()?))) {
         findings.push(Finding::good(format!("store: it mended itself at {at}: {what}")));

@@ -1,6 +1,6 @@
 //! `frontdesk doctor`: looks at configuration, keys, store and each channel, and says what to do.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use crate::{
     admin::{self, Answer, Finding, Request},
@@ -10,6 +10,7 @@ use crate::{
         theft,
     },
     config::Config,
+    harden::{self, Locked},
     mail,
     model::health::KeySafety,
     sms,

@@ -184,20 +184,22 @@ impl<'a, 'b> Desk<'a, 'b> {
     pub fn save_conversation(&mut self, mut conversation: Conversation) -> Result<(), StoreError> {
         self.seal_previews(&mut conversation)?;
         let id = conversation.id;
-        if let Some(old) = self.txn.get(&schema::CONVERSATIONS, &id)?
-            && !old.is_open()
-        {
+        let old: Option<Conversation> = self.txn.get(&schema::CONVERSATIONS, &id)?;
+        if let Some(old) = old.as_ref().filter(|old| !old.is_open()) {
             self.txn.delete(&schema::RESOLVED, &(old.last_activity, id));
         }
-        if is_on_board(&conversation) {
-            self.txn.put(&schema::OPEN, &id, &())?;
-        } else {
-            self.txn.delete(&schema::OPEN, &id);
+        // What says the same already is not written again: that would cost more than the conversation itself.
+        match (old.as_ref().is_some_and(is_on_board), is_on_board(&conversation)) {
+            (false, true) => self.txn.put(&schema::OPEN, &id, &())?,
+            (true, false) => self.txn.delete(&schema::OPEN, &id),
+            _ => {}
+        }
+        if old.is_none_or(|old| old.contact != conversation.contact) {
+            self.txn.put(&schema::BY_CONTACT, &(conversation.contact, id), &())?;
         }
         if !conversation.is_open() {
             self.txn.put(&schema::RESOLVED, &(conversation.last_activity, id), &conversation.categories())?;
         }
-        self.txn.put(&schema::BY_CONTACT, &(conversation.contact, id), &())?;
         self.txn.put(&schema::CONVERSATIONS, &id, &conversation)?;
         self.touched.retain(|earlier| earlier.id != id);
         self.touched.push(conversation);

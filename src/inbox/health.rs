@@ -254,6 +254,7 @@ impl Inbox {
                 keys: facts.keys.clone(),
                 clock: self.clock_doubt(),
                 repair,
+                taken_in: self.taken_in(),
                 certificate_until: facts.certificate_until,
                 alerts: crate::model::health::AlertReport { ways: facts.alert_ways.clone(), ..alerts },
             }

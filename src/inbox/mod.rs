@@ -37,8 +37,7 @@ pub use self::{
     outbox::{NextDue, Outgoing},
     people::{LogIn, NewSession, SessionCheck},
     show::{ListPage, ListRow, Seen, Timeline, Way},
-    shred::KeyCheck,
-    waiting::{TakeInError, TakenIn},
+    waiting::TakeInError,
     work::{File, Reply},
 };
 use self::{board::Board, clock_guard::ClockGuard, desk::Desk, health::Vitals};
@@ -47,7 +46,7 @@ use crate::{
     model::{
         address::{Address, EmailAddress},
         audit::{Action, Outcome},
-        health::StoreFindings,
+        health::{StoreFindings, TakenIn},
         ids::ConversationId,
         line::{Channel, LineId},
         outbound::WrongState,

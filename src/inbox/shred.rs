@@ -20,7 +20,6 @@ use crate::{
         message::{Content, Entry, InboundDetail, Message},
         outbound::Outbound,
         shredding::Certificate,
-        time::Timestamp,
     },
     store::{
         Records, StoreError,
@@ -306,32 +305,13 @@ impl Desk<'_, '_> {
 /// How old a file has to be before it is taken for one that no record will name any more.
 const SWEEP_AFTER_MS: i64 = DAY_MS;
 
-/// What the nightly look at keys and files found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyCheck {
-    pub at: Timestamp,
-    /// Messages and raw items whose key is damaged: they cannot be opened any more.
-    pub messages: Vec<MessageId>,
-    pub raws: Vec<RawId>,
-    /// Files that no record named and that were removed.
-    pub swept: usize,
-}
-
 impl Inbox {
-    /// Checks every data key, restores what one copy lost, names what both lost, and removes files that nobody names.
-    pub async fn check_keys(&self) -> Result<KeyCheck, InboxError> {
-        let now = self.clock().now();
+    /// Checks every data key: what one copy lost is restored from the other, and [`Inbox::store_findings`] names the
+    /// messages whose key both lost. Removes files that nobody names. Gives how many records and files that were.
+    pub async fn check_keys(&self) -> Result<(usize, usize), InboxError> {
         let damaged = self.shared.store.check_keys().await?;
-        let mut check = KeyCheck { at: now, ..KeyCheck::default() };
-        if !damaged.is_empty() {
-            let messages = self.shared.store.keys_under(&MESSAGES, damaged.clone()).await?;
-            check.messages = messages.into_iter().map(|(_, id)| id).collect();
-            check.raws = self.shared.store.keys_under(&RAWS, damaged).await?;
-        }
-        check.swept = self.shared.store.sweep_blobs(now.plus_ms(-SWEEP_AFTER_MS)).await?;
-        Ok(check)
+        self.note_findings().await?;
+        let swept = self.shared.store.sweep_blobs(self.clock().now().plus_ms(-SWEEP_AFTER_MS)).await?;
+        Ok((damaged, swept))
     }
 }
-
-static MESSAGES: crate::store::table::Table<(crate::model::ids::ConversationId, MessageId), Message> = schema::MESSAGES;
-static RAWS: crate::store::table::Table<RawId, schema::RawRecord> = schema::RAWS;

@@ -110,11 +110,6 @@ impl Inbox {
         Ok(self.shared.store.rotation().await?.map(|rotation| rotation.fraction()))
     }
 
-    /// What of the keys had to be repaired since the start, in words.
-    pub fn key_repairs(&self) -> Vec<String> {
-        self.shared.store.key_repairs()
-    }
-
     /// Whether a SIM's PIN may be tried: once ever, unless it was right (requirements S16). Remembers that it is.
     pub async fn may_try_pin(&self, line: &LineId, pin: &str) -> Result<bool, InboxError> {
         let key = self.shared.store.lookup("pin line", line.as_str().as_bytes());

@@ -6,7 +6,7 @@ use super::{Inbox, InboxError};
 use crate::{
     model::{
         audit::{Action, Actor, Outcome},
-        ids::RawId,
+        health::TakenIn,
         intake::{Intake, NotStored},
     },
     store::{
@@ -35,19 +35,6 @@ impl From<StoreError> for TakeInError {
     fn from(error: StoreError) -> Self {
         Self::Keys(error.into())
     }
-}
-
-/// What became of the items that waited.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TakenIn {
-    /// Items that are new.
-    pub new: usize,
-    /// Items that had been stored before.
-    pub known: usize,
-    /// Files below `intake/` that do not open. They are kept.
-    pub unreadable: Vec<RawId>,
-    /// The public key was not ours: whoever changed it can read what came in after that, and we cannot.
-    pub key_was_changed: bool,
 }
 
 type Keys = BTreeMap<u64, IntakeKey>;
@@ -98,7 +85,7 @@ impl Inbox {
     }
 
     /// What became of the items that waited when the store was last unsealed.
-    pub fn taken_in(&self) -> TakenIn {
+    pub(super) fn taken_in(&self) -> TakenIn {
         self.shared.taken_in.borrow().clone()
     }
 
@@ -127,7 +114,10 @@ impl Inbox {
                 let key = IntakeKey::generate(now);
                 keys.insert(number, key.clone());
                 self.change(move |desk| {
-                    desk.txn.put(&schema::INTAKE_KEYS, &number, &key)?;
+                    // Under a data key, so that it can be destroyed: the files that it opens stay on the disk for
+                    // long, and the journal keeps this record.
+                    let data_key = desk.txn.new_data_key()?;
+                    desk.txn.put_under(data_key, &schema::INTAKE_KEYS, &number, &key)?;
                     Ok(desk.audit(Actor::Daemon, Action::IntakeKeyMade, [u128::from(number)], Outcome::Done)?)
                 })
                 .await?;
@@ -144,16 +134,22 @@ impl Inbox {
 
     /// Deletes pairs that nothing is encrypted to any more. The one before the newest is kept: a process that is about
     /// to end may still use it.
-    async fn forget_intake_keys(&self, keys: &Keys, newest: u64) -> Result<(), StoreError> {
+    async fn forget_intake_keys(&self, keys: &Keys, newest: u64) -> Result<(), InboxError> {
         let gone: Vec<u64> = keys.range(..newest.saturating_sub(1)).map(|(number, _)| *number).collect();
         if gone.is_empty() {
             return Ok(());
         }
-        let delete = self.shared.store.write::<_, StoreError>(move |txn| {
-            gone.iter().for_each(|number| txn.delete(&schema::INTAKE_KEYS, number));
-            Ok(())
-        });
-        delete.await.map(|_| ())
+        self.change(move |desk| {
+            for number in &gone {
+                if let Some(key) = desk.txn.data_key_of(&schema::INTAKE_KEYS, number)? {
+                    desk.destroy_key(key, None)?;
+                }
+                desk.txn.delete(&schema::INTAKE_KEYS, number);
+            }
+            Ok(desk.audit(Actor::Daemon, Action::Destroyed, gone.iter().map(|n| u128::from(*n)), Outcome::Done)?)
+        })
+        .await?;
+        self.finish_shredding().await
     }
 
     async fn note_intake_key(&self, action: Action, outcome: Outcome) -> Result<(), InboxError> {

@@ -89,7 +89,6 @@ pub fn start(
     if let Some(sink) = sink::Sink::of(config, Some(tls)) {
         supervisor.start("mail-sink", sink::job(Arc::new(inbox.clone()), inbox.clock().clone(), sink));
     }
-    supervisor.start("sealed-intake", waiting::job(inbox.clone(), config.store.directory.clone()));
     supervisor.start("tidy", tidy::job(inbox.clone()));
     if let Some(alerts) = alerts::Alerts::of(config, &texters, health_page)? {
         inbox.note_alert_ways(alerts.words());
@@ -97,9 +96,6 @@ pub fn start(
     }
     supervisor.start("disk", health::disk(inbox.clone()));
     supervisor.start("health", health::report(inbox.clone(), supervisor.pulse()));
-    if let Some(sink) = sink::Sink::of(config, Some(tls)) {
-        supervisor.start("mail-sink", sink::job(Arc::new(inbox.clone()), inbox.clock().clone(), sink));
-    }
     supervisor.start("waiting", waiting::job(inbox.clone(), config.store.directory.clone()));
     Ok(())
 }

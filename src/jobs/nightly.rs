@@ -47,17 +47,7 @@ fn ms_to_night(inbox: &Inbox) -> i64 {
 
 async fn night(inbox: &Inbox, reins: &Reins) -> Result<(), Failure> {
     reins.beat_beside(inbox.renew_key_slots()).await?;
-    let check = reins.beat_beside(inbox.check_keys()).await?;
-    for message in &check.messages {
-        tracing::error!(%message, "the key of a message is damaged: it cannot be opened any more");
-    }
-    for item in &check.raws {
-        tracing::error!(%item, "the key of a raw item is damaged: it cannot be opened any more");
-    }
-    tracing::info!(
-        damaged = check.messages.len() + check.raws.len(),
-        files_removed = check.swept,
-        "keys and files were checked"
-    );
+    let (damaged, swept) = reins.beat_beside(inbox.check_keys()).await?;
+    tracing::info!(damaged_records = damaged, files_removed = swept, "keys and files were checked");
     Ok(())
 }

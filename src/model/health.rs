@@ -58,6 +58,8 @@ pub struct StoreFindings {
     pub rebuilt: Option<String>,
     /// Bytes of an unfinished write that were cut off. Nobody had been told that it was stored.
     pub torn_bytes: u64,
+    /// What of the keys was damaged and was restored from its copy, in words. Nothing is lost by that.
+    pub restored: Vec<String>,
     pub damage: Vec<StoreDamage>,
 }
 
@@ -89,11 +91,13 @@ impl StoreFindings {
 
     /// What was mended, in words; `None` where nothing was.
     pub fn mended(&self) -> Option<String> {
-        match (&self.rebuilt, self.torn_bytes) {
+        let rebuilt = match (&self.rebuilt, self.torn_bytes) {
             (Some(why), _) => Some(format!("the index was built anew ({why})")),
             (None, 0) => None,
             (None, torn) => Some(format!("a write that a crash had cut off was removed ({})", bytes(torn))),
-        }
+        };
+        let words: Vec<String> = rebuilt.into_iter().chain(self.restored.iter().cloned()).collect();
+        (!words.is_empty()).then(|| words.join("; "))
     }
 
     /// What was lost or may be, in words; `None` where nothing was.
@@ -113,6 +117,19 @@ impl StoreFindings {
         }
     }
 }
+/// What became of the items that came in while the store was sealed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TakenIn {
+    /// Items that are new.
+    pub new: usize,
+    /// Items that had been stored before.
+    pub known: usize,
+    /// Files below `intake/` that do not open. They are kept.
+    pub unreadable: Vec<RawId>,
+    /// The public key was not ours: whoever changed it can read what came in after that, and we cannot.
+    pub key_was_changed: bool,
+}
+
 /// Everything that is known about how the program is, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -125,6 +142,7 @@ pub struct Report {
     pub keys: Option<KeySafety>,
     pub clock: Option<Doubt>,
     pub repair: Option<Repair>,
+    pub taken_in: TakenIn,
     /// Until when the server's certificate is good.
     pub certificate_until: Option<Timestamp>,
     pub alerts: AlertReport,
@@ -328,6 +346,7 @@ impl Report {
             keys: None,
             clock: None,
             repair: None,
+            taken_in: TakenIn::default(),
             certificate_until: None,
             alerts: AlertReport::default(),
         }
@@ -477,6 +496,19 @@ impl Report {
             let to_do = "Run `frontdesk doctor` on the server, which names them, and look for them in a backup. \
                          Everything else is intact.";
             add("repair", Severity::Degraded, format!("The store is damaged: {lost}"), to_do);
+        }
+        if self.taken_in.key_was_changed {
+            let to_do = "They can read what arrived until the store was unsealed, and this store cannot. Find out who had \
+                         access to the server: this may be a breach.";
+            let what = "Somebody changed intake.pub, the key for what arrives while the store is sealed";
+            add("intake/key", Severity::Degraded, what.into(), to_do);
+        }
+        if !self.taken_in.unreadable.is_empty() {
+            let count = counted(self.taken_in.unreadable.len() as u64, "item", "items");
+            let to_do = "The files are kept in the directory intake of the store; `frontdesk doctor` names them. Restore \
+                         them from a backup, or remove them.";
+            let what = format!("{count} that arrived while the store was sealed cannot be opened");
+            add("intake/unreadable", Severity::Degraded, what, to_do);
         }
         if self.keys.as_ref().is_some_and(|keys| !keys.safe_when_stolen) {
             let to_do = "Seal the key to this machine (`frontdesk init --seal host` on a machine with a TPM2), or \

@@ -28,9 +28,13 @@ use std::{
     collections::VecDeque,
     fs::{self, File, OpenOptions},
     io,
+    ops::Range,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use ring::aead::LessSafeKey;
@@ -97,7 +101,7 @@ struct Writer {
     block: u32,
     unused: VecDeque<DataKey>,
     /// The files in the making and how many slots they have, while the wrapping key is changed.
-    renewal: Option<(Pair, u32)>,
+    renewal: Option<(Arc<Pair>, u32)>,
 }
 
 pub struct DataKeys {
@@ -107,6 +111,8 @@ pub struct DataKeys {
     files: RwLock<Arc<Pair>>,
     writer: Mutex<Writer>,
     repairs: Mutex<Vec<String>>,
+    /// Slots of each file that were restored from the other.
+    restored: [AtomicU32; 2],
 }
 
 fn offset(slot: u32) -> u64 {
@@ -147,6 +153,7 @@ impl DataKeys {
             files: RwLock::new(Arc::new(files)),
             writer: Mutex::new(Writer { slots, block: FIRST_BLOCK, unused: VecDeque::new(), renewal: None }),
             repairs: Mutex::new(repairs),
+            restored: Default::default(),
         };
         keys.even_out(lengths, slots, missing)?;
         for words in keys.repairs() {
@@ -248,7 +255,17 @@ impl DataKeys {
 
     /// What had to be repaired since the start, in words.
     pub fn repairs(&self) -> Vec<String> {
-        self.repairs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut repairs = self.repairs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (file, restored) in self.restored.iter().enumerate() {
+            let count = restored.load(Ordering::Relaxed);
+            let (name, other) = (NAMES[file], NAMES[1 - file]);
+            match count {
+                0 => {}
+                1 => repairs.push(format!("a data key was damaged in {name} and was restored from {other}")),
+                _ => repairs.push(format!("{count} data keys were damaged in {name} and were restored from {other}")),
+            }
+        }
+        repairs
     }
 
     fn slot_aad(&self, what: &str, slot: DataKey, wrapping: u32) -> Vec<u8> {
@@ -325,10 +342,8 @@ impl DataKeys {
             Content::Key(secret) => self.seal_slot(key, secret, 0),
             _ => self.seal_slot(key, &Secret::random(), SHREDDED),
         };
-        let words =
-            format!("data key {} was damaged in {} and was restored from {}", key.0, NAMES[bad], NAMES[1 - bad]);
-        tracing::warn!("{words}");
-        self.note_repair(words);
+        tracing::warn!(key = key.0, file = NAMES[bad], "a data key was damaged and was restored from the other file");
+        self.restored[bad].fetch_add(1, Ordering::Relaxed);
         // A disk that cannot be written is no reason not to read.
         if let Err(error) = self.write_at(&files, bad, &healed, offset(key.0)).and_then(|()| self.sync(&files)) {
             tracing::error!(%error, "a data key could not be restored");
@@ -418,33 +433,48 @@ impl DataKeys {
     /// Writes both files anew under a fresh wrapping key and destroys the one before: what a disk still remembers of
     /// slots that were overwritten opens no more. New messages and shredding go on meanwhile.
     pub fn renew(&self) -> Result<(), DataKeyError> {
-        let paths = NAMES.map(|name| self.directory.join(name));
-        {
-            let mut writer = self.writer();
-            let new = [create_file(&new_name(&paths[0]))?, create_file(&new_name(&paths[1]))?];
-            for file in 0..2 {
-                self.write_at(&new, file, &self.header(), 0)?;
-            }
-            writer.renewal = Some((new, 0));
+        let paths = NAMES.map(|name| new_name(&self.directory.join(name)));
+        let new: Arc<Pair> = Arc::new([create_file(&paths[0])?, create_file(&paths[1])?]);
+        for file in 0..2 {
+            self.write_at(&new, file, &self.header(), 0)?;
         }
-        let result = self.keyring.begin_wrapping().map_err(DataKeyError::from).and_then(|wrapping| {
-            while !self.renew_step(&paths)? {}
-            Ok(self.keyring.destroy_wrapping_before(wrapping)?)
-        });
+        self.writer().renewal = Some((new.clone(), 0));
+        let renewed = self.renew_into(&new);
         self.writer().renewal = None;
-        result
+        renewed
     }
 
-    /// Copies some slots, and after the last ones puts the new files in place. Gives whether that is done.
-    fn renew_step(&self, paths: &[PathBuf; 2]) -> Result<bool, DataKeyError> {
+    fn renew_into(&self, new: &Pair) -> Result<(), DataKeyError> {
+        let wrapping = self.keyring.begin_wrapping()?;
+        while !self.renew_step(&mut self.writer())? {}
+        // Most of the time goes here, without anybody waiting. What comes in meanwhile is written to both.
+        self.sync(new)?;
+        let slots = self.writer().renewal.as_ref().map_or(0, |(_, done)| *done);
+        let doubtful = self.verify(new, 0..slots)?;
         let mut writer = self.writer();
-        let (from, slots) = (writer.renewal.as_ref().map_or(0, |(_, done)| *done), writer.slots);
-        let end = slots.min(from.saturating_add(STEP));
+        while !self.renew_step(&mut writer)? {}
+        self.sync(new)?;
+        // A slot that was being shredded while it was read may have looked damaged.
+        for slot in doubtful.into_iter().chain(slots..writer.slots) {
+            if !self.verify(new, slot..slot + 1)?.is_empty() {
+                return Err(DataKeyError::NotVerified);
+            }
+        }
+        self.put_in_place(&mut writer)?;
+        drop(writer);
+        Ok(self.keyring.destroy_wrapping_before(wrapping)?)
+    }
+
+    /// Copies the next slots into the new files. Gives whether all are there.
+    fn renew_step(&self, writer: &mut Writer) -> Result<bool, DataKeyError> {
+        let Some((new, from)) = writer.renewal.clone() else { return Ok(true) };
+        let end = writer.slots.min(from.saturating_add(STEP));
         let mut bytes = Vec::with_capacity((end - from) as usize * SLOT_BYTES);
+        let files = self.files();
         for key in (from..end).map(DataKey) {
-            let slot = match self.read_slot(&self.files(), 0, key) {
+            let slot = match self.read_slot(&files, 0, key) {
                 Ok(content @ (Content::Key(_) | Content::Destroyed)) => content,
-                _ => self.heal(&writer, key)?,
+                _ => self.heal(writer, key)?,
             };
             match slot {
                 Content::Key(secret) => bytes.extend(self.seal_slot(key, &secret, 0)),
@@ -453,17 +483,17 @@ impl DataKeys {
                 Content::Damaged => bytes.extend([0; SLOT_BYTES]),
             }
         }
-        let Some((new, done)) = &mut writer.renewal else { return Ok(true) };
         for file in 0..2 {
-            self.write_at(new, file, &bytes, offset(from))?;
+            self.write_at(&new, file, &bytes, offset(from))?;
         }
-        *done = end;
-        if end < slots {
-            return Ok(false);
-        }
-        self.sync(new)?;
-        self.verify(new, slots)?;
+        writer.renewal = Some((new, end));
+        Ok(end == writer.slots)
+    }
+
+    /// Gives the new files their names.
+    fn put_in_place(&self, writer: &mut Writer) -> Result<(), DataKeyError> {
         writer.renewal = None;
+        let paths = NAMES.map(|name| self.directory.join(name));
         let renamed = paths
             .iter()
             .try_for_each(|path| fs::rename(new_name(path), path).map_err(|error| cannot_write(path, error)));
@@ -471,28 +501,23 @@ impl DataKeys {
         *self.files.write().unwrap_or_else(PoisonError::into_inner) =
             Arc::new([open_file(&paths[0])?, open_file(&paths[1])?]);
         renamed?;
-        self.sync_directory()?;
-        Ok(true)
+        self.sync_directory()
     }
 
-    /// What was written reads back, in both files alike: the old ones are about to go.
-    fn verify(&self, files: &Pair, slots: u32) -> Result<(), DataKeyError> {
-        let mut both = [vec![0; STEP as usize * SLOT_BYTES], vec![0; STEP as usize * SLOT_BYTES]];
-        for from in (0..slots).step_by(STEP as usize) {
-            let bytes = (STEP.min(slots - from)) as usize * SLOT_BYTES;
-            for (file, buffer) in both.iter_mut().enumerate() {
-                let read = files[file].read_exact_at(&mut buffer[..bytes], offset(from));
-                read.map_err(|error| self.cannot_read(file, error))?;
-            }
-            let slots = both[0][..bytes].as_chunks::<SLOT_BYTES>().0;
-            let opens = |(key, slot): (u32, &Slot)| {
-                *slot == [0; SLOT_BYTES] || !matches!(self.open_slot(DataKey(key), slot), Content::Damaged)
-            };
-            if both[0][..bytes] != both[1][..bytes] || !(from..).zip(slots).all(opens) {
-                return Err(DataKeyError::NotVerified);
+    /// Reads slots back from both files, since the old ones are about to go. Gives those that do not open in both.
+    fn verify(&self, files: &Pair, slots: Range<u32>) -> Result<Vec<u32>, DataKeyError> {
+        let mut doubtful = Vec::new();
+        for from in slots.clone().step_by(STEP as usize) {
+            let mut bytes = vec![0; STEP.min(slots.end - from) as usize * SLOT_BYTES];
+            for (file, handle) in files.iter().enumerate() {
+                handle.read_exact_at(&mut bytes, offset(from)).map_err(|error| self.cannot_read(file, error))?;
+                let bad = (from..).zip(bytes.as_chunks::<SLOT_BYTES>().0).filter(|(key, slot)| {
+                    **slot != [0; SLOT_BYTES] && matches!(self.open_slot(DataKey(*key), slot), Content::Damaged)
+                });
+                doubtful.extend(bad.map(|(key, _)| key));
             }
         }
-        Ok(())
+        Ok(doubtful)
     }
 
     /// Whether a renewal was cut off after it had begun: the keyring holds more than one wrapping key.

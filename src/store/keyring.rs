@@ -14,7 +14,8 @@
 //!
 //! Without this file nothing opens, so there are two, `keyring` and `keyring.copy`, each written whole under another name
 //! and renamed; a damaged one is made anew from the other. Where secrets are to be gone, what the files held before is
-//! overwritten in place as well, as far as the disk lets a program do that.
+//! overwritten in place as well, as far as the disk lets a program do that. In memory, secrets are wiped when dropped;
+//! ring does not wipe the keys that it expands from them, which is why the process locks its memory and dumps none.
 
 use std::{
     fs,
@@ -228,7 +229,10 @@ impl Keyring {
         };
         if let Some(words) = repair {
             tracing::warn!("{words}");
-            keyring.change(false, |_| ())?;
+            // One good file is enough to go on with.
+            if let Err(error) = keyring.change(false, |_| ()) {
+                tracing::error!(%error, "the keyring could not be restored");
+            }
             keyring.repairs.lock().unwrap_or_else(PoisonError::into_inner).push(words);
         }
         Ok(keyring)

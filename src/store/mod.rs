@@ -27,7 +27,7 @@ mod writer;
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
 };
 
 use tokio::sync::{oneshot, watch};
@@ -36,7 +36,7 @@ pub use self::records::{Each, Reader, Records, Txn};
 use self::{
     blobs::{BlobError, Blobs},
     data_keys::DataKey,
-    engine::{Engine, EngineError, Limits, Progress, Sequence, Tidied, durable::Durable},
+    engine::{Damage, Engine, EngineError, Limits, Progress, Sequence, Tidied, durable::Durable},
     keys::Kek,
     keyslots::KeyslotError,
     schema::Lookup,
@@ -93,6 +93,8 @@ struct Inner {
     blobs: Arc<Blobs>,
     clock: Clock,
     space: Space,
+    /// What the last check of the keys found.
+    key_damage: Mutex<Option<Damage>>,
     /// Turns true when the process has to end and come back by replay.
     failed: watch::Sender<bool>,
     _lock: Option<fs::File>,
@@ -107,7 +109,16 @@ impl Inner {
         clock: Clock,
         lock: Option<fs::File>,
     ) -> Self {
-        Self { engine, vault, blobs, clock, space, failed: watch::Sender::new(false), _lock: lock }
+        Self {
+            engine,
+            vault,
+            blobs,
+            clock,
+            space,
+            key_damage: Mutex::default(),
+            failed: watch::Sender::new(false),
+            _lock: lock,
+        }
     }
 
     /// After an error that only a new start mends, nothing more is written.
@@ -315,8 +326,10 @@ impl Store {
     /// What was repaired and what was lost, at this start and since.
     pub fn findings(&self) -> StoreFindings {
         let found = self.inner.engine.findings();
-        let damage = found.damage.iter().map(schema::describe).collect();
-        StoreFindings { rebuilt: found.rebuilt, torn_bytes: found.torn_bytes, damage }
+        let keys = self.inner.key_damage.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let damage = found.damage.iter().chain(&keys).map(schema::describe).collect();
+        let restored = self.inner.vault.repairs();
+        StoreFindings { rebuilt: found.rebuilt, torn_bytes: found.torn_bytes, restored, damage }
     }
 
     /// Frees space that nothing needs any more, a little at a time, and looks for damage on the way.

@@ -152,6 +152,12 @@ pub(super) fn is_older(record: &[u8], below: u32) -> bool {
     matches!(header_of(record), Some(Header { under: Under::Epoch(epoch), .. }) if epoch < below)
 }
 
+/// The blob that the plain text of a spilled record names.
+fn spilled_to(packed: &[u8]) -> Option<BlobId> {
+    let id = unpack(packed).ok()?.try_into().ok()?;
+    Some(BlobId(u128::from_be_bytes(id)))
+}
+
 /// Turns values into sealed records and back.
 #[doc(hidden)]
 pub struct Sealer<'a> {
@@ -211,8 +217,7 @@ impl Sealer<'_> {
         if !header.spilled {
             return Ok((packed, None));
         }
-        let id = unpack(&packed).ok().and_then(|id| id.try_into().ok()).ok_or(StoreError::Shape { table })?;
-        let id = BlobId(u128::from_be_bytes(id));
+        let id = spilled_to(&packed).ok_or(StoreError::Shape { table })?;
         let packed = self.blobs.read(id).map_err(|error| match error {
             BlobError::Key { source, .. } => does_not_open(table, source),
             other => other.into(),
@@ -363,8 +368,10 @@ impl<'a> Txn<'a> {
         if !header_of(&record).is_some_and(|header| header.spilled) {
             return;
         }
+        let place = Place { table: raw[0], key: raw, schema_version: record[0] };
+        let opened = self.sealer().vault.open_record(place, &record[1..]);
         // Of a record that does not open nobody knows which file it named: that one stays, unreadable.
-        if let Ok((_, Some(blob))) = self.sealer().open_packed("", raw, &record) {
+        if let Some(blob) = opened.ok().and_then(|(_, packed)| spilled_to(&packed)) {
             self.let_blob_go(blob);
         }
     }

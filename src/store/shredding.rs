@@ -1,15 +1,14 @@
 //! What the store does for shredding and for the health of its keys: see [`data_keys`](super::data_keys).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Bound, sync::PoisonError};
 
 use super::{
-    Records, Store, StoreError,
+    Reader, Records, Store, StoreError,
     data_keys::DataKey,
-    engine::{Direction, prefix_range},
+    engine::{Damage, Direction},
     records::header_of,
     schema,
     seal::Under,
-    table::{Key, Table},
     vault::SealError,
 };
 use crate::model::{ids::BlobId, time::Timestamp};
@@ -33,38 +32,19 @@ impl Store {
         self.inner.vault.data_keys.renewal_is_due()
     }
 
-    /// Checks all data keys and restores those that are damaged in one file. Gives those that are in both.
-    pub async fn check_keys(&self) -> Result<BTreeSet<DataKey>, StoreError> {
-        self.read(|reader| {
-            let damaged = reader.inner().vault.data_keys.check().map_err(SealError::from)?;
-            Ok(damaged.into_iter().collect())
-        })
-        .await
-    }
-
-    /// What of the keys had to be repaired since the start, in words.
-    pub fn key_repairs(&self) -> Vec<String> {
-        self.inner.vault.repairs()
-    }
-
-    /// The records of a table that are under one of these data keys, whether they open or not.
-    pub async fn keys_under<K: Key + Send + 'static, V: 'static>(
-        &self,
-        table: &'static Table<K, V>,
-        data_keys: BTreeSet<DataKey>,
-    ) -> Result<Vec<K>, StoreError> {
+    /// Checks all data keys and restores those that are damaged in one file. [`Store::findings`] names the records
+    /// whose key is damaged in both; gives how many there are.
+    pub async fn check_keys(&self) -> Result<usize, StoreError> {
         self.read(move |reader| {
-            let (mut low, high) = prefix_range(&[table.number]);
-            let mut found = Vec::new();
-            loop {
-                let page = reader.raw_scan((low, high.clone()), Direction::Ascending, PAGE)?;
-                let Some((last, _)) = page.last() else { return Ok(found) };
-                low = std::ops::Bound::Excluded(last.clone());
-                found.extend(page.iter().filter_map(|(raw, record)| match header_of(record)?.under {
-                    Under::Data(key) if data_keys.contains(&key) => table.key_of(raw),
-                    _ => None,
-                }));
-            }
+            let damaged: BTreeSet<DataKey> =
+                reader.inner().vault.data_keys.check().map_err(SealError::from)?.into_iter().collect();
+            let keys = if damaged.is_empty() { Vec::new() } else { under(reader, &damaged)? };
+            let count = keys.len();
+            let what = "data keys are damaged in both files, so what is under them does not open".to_owned();
+            let damage = Damage { file: "data-keys".to_owned(), what, commits: 0..=0, keys };
+            let damage = Some(damage).filter(|damage| !damage.keys.is_empty());
+            *reader.inner().key_damage.lock().unwrap_or_else(PoisonError::into_inner) = damage;
+            Ok(count)
         })
         .await
     }
@@ -85,5 +65,20 @@ impl Store {
             Ok(swept)
         })
         .await
+    }
+}
+
+/// The raw keys of the records that are under one of these data keys, whether they open or not.
+fn under(reader: &Reader<'_>, data_keys: &BTreeSet<DataKey>) -> Result<Vec<Vec<u8>>, StoreError> {
+    let (mut found, mut low) = (Vec::new(), Bound::Unbounded);
+    loop {
+        let page = reader.raw_scan((low, Bound::Unbounded), Direction::Ascending, PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(found) };
+        low = Bound::Excluded(last.clone());
+        let is_under = |record: &[u8]| match header_of(record).map(|header| header.under) {
+            Some(Under::Data(key)) => data_keys.contains(&key),
+            _ => false,
+        };
+        found.extend(page.into_iter().filter(|(_, record)| is_under(record)).map(|(raw, _)| raw));
     }
 }

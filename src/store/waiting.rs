@@ -9,8 +9,8 @@
 //!
 //! Encryption is HPKE in base mode (RFC 9180) with DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and ChaCha20Poly1305, which
 //! takes the same time on processors without AES instructions. Everything before the encapsulated key and the file's
-//! id are additional data, so a file that is renamed, cut or changed does not open. Lengths are padded to the steps of
-//! Padmé (Nikitin et al., 2019): at most 12 % more, and never less than [`LEAST_BYTES`], so that all texts look alike.
+//! id are additional data, so a file that is renamed, cut or changed does not open. Lengths are [padded](padded_len), to
+//! 1024 bytes at least, so that all texts look alike.
 //!
 //! The private keys are records of the table [`INTAKE_KEYS`](super::schema::INTAKE_KEYS): they are sealed, re-keyed and
 //! rebuilt like all others. A pair that was used is replaced at the next unsealing and its private half deleted at the
@@ -44,7 +44,7 @@ use hpke::{
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
-use super::seal::random;
+use super::{pack::padded_len, seal::random};
 use crate::{
     clock::Clock,
     model::{
@@ -227,7 +227,8 @@ impl Inner {
         let plain_at = file.len();
         let mut file = postcard::to_extend(&head, file).expect("the head has no unserialisable part");
         raw.parts.iter().for_each(|part| file.extend_from_slice(&part.bytes));
-        file.resize(plain_at + padded(file.len() - plain_at), 0);
+        let plain_bytes = (file.len() - plain_at).max(LEAST_BYTES) as u64;
+        file.resize(plain_at + padded_len(plain_bytes) as usize, 0);
         let plain = InOutBuf::from(&mut file[plain_at..]);
         let (key, tag) = single_shot_seal_inout_detached::<ChaCha20Poly1305, HkdfSha256, Kem>(
             &OpModeS::Base,
@@ -469,14 +470,6 @@ fn raw_of(plain: &[u8]) -> Option<Raw> {
         rest = after;
     }
     Some(Raw { source: head.source, line: head.line, format: head.format, received_at: head.received_at, parts })
-}
-
-/// The length that `bytes` are padded to.
-fn padded(bytes: usize) -> usize {
-    let bytes = bytes.max(LEAST_BYTES);
-    let exponent = bytes.ilog2();
-    let step = 1_usize << (exponent - (exponent.ilog2() + 1));
-    bytes.next_multiple_of(step)
 }
 
 /// Writes a file whole or not at all: a temporary one, synced, renamed, its directory synced.

@@ -215,7 +215,7 @@ async fn nothing_of_a_shredded_message_opens_any_more() {
     }
     // They are swept once they are old enough.
     desk.pass(2 * DAY);
-    assert_eq!(inbox.check_keys().await.unwrap().swept, files.len());
+    assert_eq!(inbox.check_keys().await.unwrap(), (0, files.len()));
     // Staff see that there was something, and everything else goes on.
     assert_eq!(desk.timeline(&desk.front, first.conversation).await, ["Destroyed", "Destroyed"]);
     let row = inbox.list(&desk.front, &Filter::Contacts(vec![all[0].contact]), None, 9).await.unwrap();
@@ -304,7 +304,7 @@ async fn a_damaged_key_costs_one_message_and_is_named() {
     let desk = Desk::start().await;
     let one = desk.text(ANA, "lost").await;
     let other = desk.text(ANA, "kept").await;
-    assert_eq!(desk.inbox.check_keys().await.unwrap().messages, []);
+    assert_eq!(desk.inbox.check_keys().await.unwrap(), (0, 0));
     let place = (one.conversation, one.message);
     let store = &desk.inbox.shared.store;
     let key = store.read::<_, StoreError>(move |r| r.data_key_of(&schema::MESSAGES, &place)).await.unwrap().unwrap();
@@ -314,8 +314,10 @@ async fn a_damaged_key_costs_one_message_and_is_named() {
         bytes[64 * (key.0 as usize + 1) + 20] ^= 1;
         fs::write(&path, bytes).unwrap();
     }
-    let found = desk.inbox.check_keys().await.unwrap();
-    assert_eq!((found.messages, found.raws.len()), (vec![one.message], 1));
+    assert_eq!(desk.inbox.check_keys().await.unwrap().0, 2);
+    let found = desk.inbox.store_findings().damage;
+    assert_eq!((found.len(), found[0].messages.as_slice(), found[0].raws.len()), (1, [one.message].as_slice(), 1));
+    assert!(desk.audit().await.iter().any(|event| event.action == Action::Repaired));
     assert_eq!(desk.timeline(&desk.front, one.conversation).await, ["Damaged", "kept"]);
     desk.text(ANA, "STOP").await;
     let reply = desk.reply(&desk.front, desk.text(BEN, "hello").await.conversation, "sms", "hi").await;
@@ -323,6 +325,7 @@ async fn a_damaged_key_costs_one_message_and_is_named() {
     assert_eq!(desk.inbox.categorise(&desk.front, other.message, Category::Other).await.ok(), Some(()));
     // It can be destroyed for good.
     desk.shred(&[one.message]).await;
-    assert_eq!(desk.inbox.check_keys().await.unwrap().messages, []);
+    assert_eq!(desk.inbox.check_keys().await.unwrap().0, 0);
+    assert!(desk.inbox.store_findings().damage.is_empty());
     assert_eq!(desk.timeline(&desk.manager, one.conversation).await[0], "Destroyed");
 }

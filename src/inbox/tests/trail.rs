@@ -1,7 +1,11 @@
 //! The audit trail (requirements/security.md, Audit): every use case is in it, and no content.
 
 use super::*;
-use crate::model::{outbound::Answer, parsed::ReportOutcome};
+use crate::model::{
+    audit::{Attempt, Outcome},
+    outbound::Answer,
+    parsed::ReportOutcome,
+};
 use crate::store::schema::Draft;
 
 /// One busy day, of which nothing is missing in the trail and nothing of what people wrote is in it.
@@ -143,7 +147,7 @@ async fn a_change_without_an_event_is_refused() {
 /// Who tried to unseal the store stands in the trail with the time at which they did.
 #[tokio::test]
 async fn attempts_to_unseal_are_noted_with_their_own_time() {
-    let desk = TestDesk::open().await;
+    let desk = Desk::start().await;
     let at = desk.clock.now();
     desk.clock.advance_ms(60_000);
     let by = Actor::Nobody { address: Some("192.0.2.7".to_owned()) };

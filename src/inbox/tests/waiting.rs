@@ -4,8 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::{
-    inbox::TakenIn,
-    model::intake::Stored,
+    model::{health::TakenIn, intake::Stored},
     store::waiting::{Limits, Waiting, WaitingError},
 };
 
@@ -176,6 +175,9 @@ async fn a_swapped_public_key_is_noticed() {
     assert_eq!(taken, TakenIn { unreadable: vec![lost.id()], key_was_changed: true, ..TakenIn::default() });
     let events = desk.audit_after(before).await;
     assert!(events.iter().any(|event| event.action == Action::IntakeKeyChanged));
+    let report = desk.inbox.examine(Vec::new()).await.unwrap();
+    let keys: Vec<String> = report.faults().into_iter().map(|fault| fault.key).collect();
+    assert!(["intake/key", "intake/unreadable"].iter().all(|key| keys.iter().any(|known| known == key)), "{keys:?}");
     fs::remove_file(desk.waiting_file(lost)).unwrap();
     let _ = desk.sealed().receive(desk.raw("sms")).await.unwrap();
     assert_eq!(desk.take_in().await, new_items(1));

@@ -205,15 +205,6 @@ fn a_damaged_public_key_is_refused() {
     assert!(matches!(site.limited(Limits::default()), Err(WaitingError::NoKey { .. })));
 }
 
-#[test]
-fn lengths_are_padded_by_an_eighth_at_most() {
-    assert_eq!(padded(0), 1024);
-    for bytes in (1025..200_000).step_by(97) {
-        let padded = padded(bytes);
-        assert!(padded >= bytes && (padded - bytes) * 8 < bytes, "{bytes} became {padded}");
-    }
-}
-
 /// Gives the bytes of a test vector where random ones are asked for.
 struct Given(Vec<u8>);
 
