@@ -19,5 +19,6 @@ mod site;
 mod sms_scenarios;
 mod start;
 mod support_mail;
+mod torture;
 mod voicemail;
 mod web;

@@ -1,0 +1,338 @@
+//! What the tortured store is asked to do, and what has to be there afterwards.
+//!
+//! Eight writers work at once, each on records of its own: small and large ones, files, deletions, several at a time.
+//! What each step does follows from the seed alone, so that nobody has to write down what was meant. Every step also
+//! notes the writer's progress and counts a common counter, in the same transaction: the progress says which steps
+//! were applied, the counter that none was applied twice, and the records have to agree with both.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use frontdesk::{
+    clock::Clock,
+    demo::patients::Cast,
+    model::{message::Content, time::Timestamp},
+    store::{
+        Records, Store, StoreError,
+        engine::Direction,
+        keys::Kek,
+        table::Table,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+pub const WRITERS: u8 = 8;
+const SLOTS: u64 = 10;
+
+const RECORDS: Table<(u8, u64), Record> = Table::new(240, "torture_records", 1);
+const PROGRESS: Table<u8, Progress> = Table::new(241, "torture_progress", 1);
+const TOTAL: Table<(), u64> = Table::new(242, "torture_total", 1);
+
+/// Which step of which life of the process wrote something. Both count from one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Mark {
+    pub life: u32,
+    pub step: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    last: Mark,
+    steps_ever: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    mark: Mark,
+    body: Body,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Body {
+    Bytes(Vec<u8>),
+    File(Content),
+}
+
+/// What one process is to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Job {
+    pub directory: PathBuf,
+    pub kek: String,
+    pub seed: u64,
+    pub life: u32,
+    pub writers: u8,
+    /// Of each writer; then it closes the store and ends.
+    pub steps: u32,
+    /// It ends in the midst of its work, when the first writer has done its steps.
+    pub ends_hard: bool,
+}
+
+/// Bytes that follow from `seed`.
+fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)).to_le_bytes()
+    };
+    let mut noise = Vec::with_capacity(bytes + 8);
+    while noise.len() < bytes {
+        noise.extend_from_slice(&next());
+    }
+    noise.truncate(bytes);
+    noise
+}
+
+/// One number that follows from several.
+fn mixed(numbers: &[u64]) -> u64 {
+    let mix = |sum: u64, number: &u64| u64::from_le_bytes(noise(sum ^ number, 8).try_into().expect("eight bytes"));
+    numbers.iter().fold(0, mix)
+}
+
+enum Change {
+    Bytes(usize),
+    File(usize),
+    Delete,
+}
+
+/// What a step does to which of its writer's slots.
+fn plan(seed: u64, writer: u8, mark: Mark) -> Vec<(u64, Change)> {
+    let mut random = Cast::new(mixed(&[seed, writer.into(), mark.life.into(), mark.step.into()]));
+    let slot = random.draw(SLOTS);
+    match random.draw(12) {
+        0..=4 => vec![(slot, Change::Bytes(random.draw(400) as usize))],
+        5..=6 => vec![(slot, Change::Bytes(1_000 + random.draw(5_000) as usize))],
+        7 => vec![(slot, Change::Bytes(8_000 + random.draw(12_000) as usize))],
+        8 => vec![(slot, Change::File(5_000 + random.draw(30_000) as usize))],
+        9..=10 => vec![(slot, Change::Delete)],
+        _ => (0..3).map(|n| ((slot + n) % SLOTS, Change::Bytes(random.draw(900) as usize))).collect(),
+    }
+}
+
+/// What a record of this size and origin holds.
+fn body(seed: u64, writer: u8, slot: u64, mark: Mark, bytes: usize) -> Vec<u8> {
+    noise(mixed(&[seed, writer.into(), slot, mark.life.into(), mark.step.into()]), bytes)
+}
+
+pub fn open(directory: &Path, kek: &str) -> Result<Store, StoreError> {
+    let kek = Kek::from_hex(kek).expect("it is a key");
+    Store::open(directory, &kek, Clock::manual(Timestamp::from_seconds(1_800_000_000)))
+}
+
+/// Does one step; on return it is durable.
+async fn apply(store: &Store, seed: u64, writer: u8, mark: Mark) -> Result<(), StoreError> {
+    let mut changes = Vec::new();
+    for (slot, change) in plan(seed, writer, mark) {
+        let record = match change {
+            Change::Bytes(bytes) => Some(Body::Bytes(body(seed, writer, slot, mark, bytes))),
+            Change::File(bytes) => Some(Body::File(store.deposit(body(seed, writer, slot, mark, bytes)).await?)),
+            Change::Delete => None,
+        };
+        changes.push((slot, record.map(|body| Record { mark, body })));
+    }
+    let change = move |txn: &mut frontdesk::store::Txn<'_>| {
+        for (slot, record) in &changes {
+            match record {
+                Some(record) => txn.put(&RECORDS, &(writer, *slot), record)?,
+                None => txn.delete(&RECORDS, &(writer, *slot)),
+            }
+        }
+        let before = txn.read(&PROGRESS, &writer)?.unwrap_or_default();
+        txn.put(&PROGRESS, &writer, &Progress { last: mark, steps_ever: before.steps_ever + 1 })?;
+        let total = txn.read(&TOTAL, &())?.unwrap_or_default();
+        txn.put(&TOTAL, &(), &(total + 1))
+    };
+    store.write::<_, StoreError>(change).await.map(|_| ())
+}
+
+/// Everything that stands in a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    records: Vec<(u8, u64, Mark)>,
+    progress: Vec<(u8, Progress)>,
+    total: u64,
+}
+
+/// Reads everything and checks that each record holds what its step wrote.
+pub async fn read_all(store: &Store, seed: u64) -> Result<Found, String> {
+    let words = |error: StoreError| format!("{error}: {error:?}");
+    let list = |r: &frontdesk::store::Reader<'_>| -> Result<_, StoreError> {
+        let records = r.list(&RECORDS, &(), Direction::Ascending, None, 1_000)?;
+        let progress = r.list(&PROGRESS, &(), Direction::Ascending, None, 1_000)?;
+        Ok((records, progress, r.get(&TOTAL, &())?.unwrap_or_default()))
+    };
+    let (records, progress, total) = store.read(list).await.map_err(words)?;
+    let mut found = Found { records: Vec::new(), progress, total };
+    for ((writer, slot), record) in records {
+        let mark = record.mark;
+        let (bytes, is_file) = match record.body {
+            Body::Bytes(bytes) => (bytes, false),
+            Body::File(content) => (store.content(content).await.map_err(words)?, true),
+        };
+        let meant = plan(seed, writer, mark).into_iter().find(|(to, _)| *to == slot).map(|(_, change)| change);
+        let length = match meant {
+            Some(Change::Bytes(bytes)) if !is_file => bytes,
+            Some(Change::File(bytes)) if is_file => bytes,
+            _ => return Err(format!("record {writer}/{slot} was never written by {mark:?}")),
+        };
+        if bytes != body(seed, writer, slot, mark, length) {
+            return Err(format!("record {writer}/{slot} does not hold what {mark:?} wrote"));
+        }
+        found.records.push((writer, slot, mark));
+    }
+    Ok(found)
+}
+
+/// What one writer has to have done before the running life, and what it said in it.
+#[derive(Clone, Debug, Default)]
+struct Writer {
+    before: Progress,
+    slots: BTreeMap<u64, Mark>,
+    acknowledged: BTreeSet<u32>,
+    refused: BTreeSet<u32>,
+}
+
+/// Hears what a process says, and knows what has to be in its store.
+#[derive(Clone, Debug)]
+pub struct Witness {
+    seed: u64,
+    life: u32,
+    writers: Vec<Writer>,
+}
+
+impl Witness {
+    pub fn new(seed: u64) -> Self {
+        Self { seed, life: 0, writers: vec![Writer::default(); WRITERS.into()] }
+    }
+
+    /// Takes in one line of a process. An error is a broken promise of the store.
+    pub fn hear(&mut self, line: &str) -> Result<(), String> {
+        let mut words = line.splitn(2, ' ');
+        let (word, rest) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let step = |rest: &str| -> (usize, u32) {
+            let (writer, step) = rest.split_once(' ').expect("a writer and a step");
+            (writer.parse().unwrap(), step.parse().unwrap())
+        };
+        match word {
+            "ack" => {
+                let (writer, step) = step(rest);
+                self.writers[writer].acknowledged.insert(step);
+            }
+            "refused" => {
+                let (writer, step) = step(rest);
+                self.writers[writer].refused.insert(step);
+            }
+            "found" => {
+                let (life, found) = rest.split_once(' ').expect("a life and what was found");
+                self.take_over(&serde_json::from_str(found).unwrap())?;
+                self.life = life.parse().unwrap();
+            }
+            "broken" => return Err(rest.to_owned()),
+            // What the test harness says.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Acknowledged steps of the running life.
+    pub fn acknowledged(&self) -> usize {
+        self.writers.iter().map(|writer| writer.acknowledged.len()).sum()
+    }
+
+    /// What was found is all right, and counts from here on.
+    pub fn take_over(&mut self, found: &Found) -> Result<(), String> {
+        let mut total = 0;
+        for (number, writer) in self.writers.iter_mut().enumerate() {
+            let here = |of: u8| usize::from(of) == number;
+            let progress = found.progress.iter().find(|(of, _)| here(*of)).map_or(Progress::default(), |(_, p)| *p);
+            let mut steps = std::mem::take(&mut writer.acknowledged);
+            let said = steps.last().copied().unwrap_or(0);
+            let begun = said.max(writer.refused.last().copied().unwrap_or(0)) + 1;
+            writer.refused.clear();
+            if progress.last != writer.before.last {
+                if progress.last.life != self.life || progress.last.step < said || progress.last.step > begun {
+                    return Err(format!("writer {number} stands at {progress:?}, after {said} was acknowledged"));
+                }
+                // This one was on its way.
+                steps.insert(progress.last.step);
+            } else if said > 0 {
+                return Err(format!("writer {number} lost everything up to {said} of life {}", self.life));
+            }
+            let ever = writer.before.steps_ever + steps.len() as u64;
+            if progress.steps_ever != ever {
+                return Err(format!("writer {number} did {} steps, but {ever} were applied", progress.steps_ever));
+            }
+            for step in steps {
+                let mark = Mark { life: self.life, step };
+                for (slot, change) in plan(self.seed, number as u8, mark) {
+                    match change {
+                        Change::Delete => writer.slots.remove(&slot),
+                        _ => writer.slots.insert(slot, mark),
+                    };
+                }
+            }
+            writer.before = progress;
+            total += ever;
+            let slots: BTreeMap<u64, Mark> =
+                found.records.iter().filter(|(of, ..)| here(*of)).map(|(_, slot, mark)| (*slot, *mark)).collect();
+            if slots != writer.slots {
+                return Err(format!("writer {number} has {slots:?} instead of {:?}", writer.slots));
+            }
+        }
+        if total != found.total {
+            return Err(format!("{total} steps were applied, {} were counted", found.total));
+        }
+        Ok(())
+    }
+}
+
+/// The command for a process that does a job: this very program, with the test below.
+pub fn command(job: &Job) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", "torture::load::store_process", "--ignored", "--nocapture", "--test-threads=2"]);
+    command.env("FRONTDESK_TORTURE_JOB", serde_json::to_string(job).unwrap());
+    command
+}
+
+/// Opens a store, says what it found there, and works until it is killed or done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the process that is tortured"]
+async fn store_process() {
+    let job: Job = serde_json::from_str(&env::var("FRONTDESK_TORTURE_JOB").expect("a job")).unwrap();
+    // The test harness may have begun a line.
+    println!("\nbegun {}", std::process::id());
+    let store = match open(&job.directory, &job.kek) {
+        Ok(store) => store,
+        Err(error) => return println!("broken it does not open: {error}: {error:?}"),
+    };
+    match read_all(&store, job.seed).await {
+        Ok(found) => println!("found {} {}", job.life, serde_json::to_string(&found).unwrap()),
+        Err(what) => return println!("broken {what}"),
+    }
+    let work = (0..job.writers).map(async |writer| {
+        for step in 1..=job.steps {
+            match apply(&store, job.seed, writer, Mark { life: job.life, step }).await {
+                Ok(()) => println!("ack {writer} {step}"),
+                Err(_) => {
+                    println!("refused {writer} {step}");
+                    if *store.failed().borrow() {
+                        return;
+                    }
+                }
+            }
+        }
+        if job.ends_hard {
+            println!("done");
+            std::process::exit(0);
+        }
+    });
+    futures_util::future::join_all(work).await;
+    store.close().await;
+    println!("done");
+}
