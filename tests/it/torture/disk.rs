@@ -57,13 +57,13 @@ impl Image {
 #[derive(Clone, Copy, Debug)]
 struct Span {
     began: usize,
-    ended: Option<usize>,
+    ended: usize,
     certain: Option<usize>,
 }
 
 impl Span {
     fn is_done_before(&self, place: usize) -> bool {
-        self.ended.is_some_and(|ended| ended < place)
+        self.ended < place
     }
 }
 
@@ -151,11 +151,6 @@ impl Disk {
         disk
     }
 
-    /// A process has ended; its successor begins with no open files.
-    pub fn end_process(&mut self) {
-        self.open.clear();
-    }
-
     /// The directory and the name in it that a path means; `None` outside of the tree.
     fn resolve(&self, at: Option<i64>, path: &str) -> Option<(usize, String)> {
         let (mut inode, relative) = if path.starts_with('/') {
@@ -203,19 +198,26 @@ impl Disk {
         }
     }
 
-    /// Takes over what a process did, by the trace of it; `shift` is added to its lines.
-    pub fn run(&mut self, calls: &[Call], shift: usize) {
+    /// Takes over what a process did until it ended, by its trace of so many lines; `shift` is added to them.
+    pub fn run(&mut self, calls: &[Call], lines: usize, shift: usize) {
         let mut edges: Vec<(usize, bool, &Call)> = Vec::new();
         for call in calls.iter().filter(|call| !call.has_failed()) {
             edges.push((call.began, false, call));
             edges.extend(call.ended.map(|ended| (ended, true, call)));
         }
         edges.sort_by_key(|(place, is_end, _)| (*place, *is_end));
-        // What a sync that has begun will make certain.
         for (place, is_end, call) in edges {
-            let span = Span { began: call.began + shift, ended: call.ended.map(|ended| ended + shift), certain: None };
+            // What nobody saw the end of has ended with the process.
+            let ended = call.ended.unwrap_or(lines) + shift;
+            let span = Span { began: call.began + shift, ended, certain: None };
             if is_end { self.end(call, place + shift, span) } else { self.begin(call, span) }
         }
+        self.open.clear();
+    }
+
+    /// What a process that comes next finds.
+    pub fn live(&self) -> Image {
+        self.image(|_| true, |_| true, &mut Cast::new(0))
     }
 
     fn begin(&mut self, call: &Call, span: Span) {
@@ -313,7 +315,7 @@ impl Disk {
                 let appends = flags.contains("O_APPEND");
                 self.open.insert(call.result.expect("it has ended"), Open { inode, position: 0, appends });
             }
-            "fsync" | "fdatasync" => {
+            "fsync" | "fdatasync" if call.result == Some(0) => {
                 let Some(open) = self.open.get(&call.number(0)) else { return };
                 let inode = open.inode;
                 let settle = |span: &mut Span, began: usize| {
@@ -338,6 +340,11 @@ impl Disk {
 
     /// What the disk may hold when the power goes just before line `cut`.
     pub fn after_cut(&self, cut: usize, random: &mut Cast) -> Image {
+        let is_certain = |span: &Span| span.certain.is_some_and(|certain| certain < cut);
+        self.image(|span| span.began < cut, is_certain, random)
+    }
+
+    fn image(&self, asked: impl Fn(&Span) -> bool, is_certain: impl Fn(&Span) -> bool, random: &mut Cast) -> Image {
         let mut names: Vec<BTreeMap<String, usize>> = Vec::new();
         for inode in &self.inodes {
             names.push(match inode {
@@ -345,8 +352,6 @@ impl Disk {
                 Inode::File { .. } => BTreeMap::new(),
             });
         }
-        let asked = |span: &Span| span.began < cut;
-        let is_certain = |span: &Span| span.certain.is_some_and(|certain| certain < cut);
         let pending = self.renamings.iter().filter(|it| asked(&it.span) && !is_certain(&it.span)).count();
         let fate = Fate::draw(random, pending);
         let mut number = 0;
@@ -373,8 +378,8 @@ impl Disk {
                     Inode::File { base, changes, .. } => {
                         let pending = changes.iter().filter(|(span, _)| asked(span) && !is_certain(span)).count();
                         let fate = Fate::draw(random, pending);
-                        let asked = changes.iter().filter(|(span, _)| asked(span));
-                        let changes = asked.map(|(span, data)| (is_certain(span), data));
+                        let changes = changes.iter().filter(|(span, _)| asked(span));
+                        let changes = changes.map(|(span, data)| (is_certain(span), data));
                         image.0.insert(path, Some(contents(base, changes, fate, random)));
                     }
                     Inode::Directory { .. } => {
@@ -478,11 +483,11 @@ mod tests {
             call(8, "rename", &["=/r/b", "=/r/c"], 0),
         ];
         let mut disk = Disk::new(Path::new("/r"), &Image::default());
-        disk.run(&calls, 0);
+        disk.run(&calls, 9, 0);
         let mut random = Cast::new(1);
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..500 {
-            let image = disk.after_cut(9, &mut random);
+            let image = disk.after_cut(10, &mut random);
             let file = |name: &str| image.0.get(Path::new(name)).cloned().flatten();
             let first = file("a").expect("it was synced");
             assert!(first.starts_with(b"certain"));

@@ -37,8 +37,17 @@ struct Recording {
     tight: Vec<usize>,
 }
 
-/// Runs a few lives of a process under strace, from `image` on.
+/// Records a few lives of a process from `image` on.
 fn record(image: &Image, job: &Job, random: &mut Cast) -> Recording {
+    loop {
+        if let Some(recording) = try_record(image, job, random) {
+            return recording;
+        }
+    }
+}
+
+/// Runs the lives under strace. `None` where one of them ended in the middle of a call, and the call did not happen.
+fn try_record(image: &Image, job: &Job, random: &mut Cast) -> Option<Recording> {
     image.write(&job.directory);
     let trace = job.directory.with_extension("trace");
     let mut recording =
@@ -58,16 +67,20 @@ fn record(image: &Image, job: &Job, random: &mut Cast) -> Recording {
         let output = traced.output().unwrap();
         let words = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && words.contains("\ndone"), "{words}{}", String::from_utf8_lossy(&output.stderr));
-        recording.take(&strace::read(&trace), fs::read_to_string(&trace).unwrap().lines().count());
+        let calls = strace::read(&trace);
+        recording.take(&calls, fs::read_to_string(&trace).unwrap().lines().count());
+        if recording.disk.live() != Image::read(&job.directory) {
+            assert!(calls.iter().any(|call| call.ended.is_none()), "the recorder does not see everything");
+            return None;
+        }
     }
-    recording
+    Some(recording)
 }
 
 impl Recording {
     fn take(&mut self, calls: &[Call], lines: usize) {
         let shift = self.length;
-        self.disk.run(calls, shift);
-        self.disk.end_process();
+        self.disk.run(calls, lines, shift);
         let mut words = Vec::new();
         for call in calls {
             match call.name.as_str() {
