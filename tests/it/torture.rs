@@ -4,6 +4,7 @@
 //! environment and prints the figures. A seed is printed with every failure, and FRONTDESK_SEED sets it.
 
 mod disk;
+mod faults;
 mod kills;
 mod load;
 mod power;
