@@ -68,7 +68,10 @@ impl Span {
 }
 
 enum Data {
-    Write { offset: u64, bytes: Vec<u8> },
+    Write {
+        offset: u64,
+        bytes: Vec<u8>,
+    },
     Resize(u64),
     /// Space was reserved: the file is at least this long.
     Extend(u64),

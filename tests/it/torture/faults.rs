@@ -65,7 +65,11 @@ impl Faults {
 }
 
 /// Runs one life in which a call fails, and hears what it says. Gives how it ended.
-fn one_life(job: &Job, environment: &[(&'static str, OsString)], witness: &mut Witness) -> Result<&'static str, String> {
+fn one_life(
+    job: &Job,
+    environment: &[(&'static str, OsString)],
+    witness: &mut Witness,
+) -> Result<&'static str, String> {
     let mut command = load::command(job);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();

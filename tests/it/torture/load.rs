@@ -18,7 +18,7 @@ use frontdesk::{
     model::{message::Content, time::Timestamp},
     store::{
         Records, Store, StoreError,
-        engine::Direction,
+        engine::{Direction, Limits},
         keys::Kek,
         table::Table,
     },
@@ -120,9 +120,12 @@ fn body(seed: u64, writer: u8, slot: u64, mark: Mark, bytes: usize) -> Vec<u8> {
     noise(mixed(&[seed, writer.into(), slot, mark.life.into(), mark.step.into()]), bytes)
 }
 
+/// Opens a store whose segments are so small that one is closed and checkpointed every few steps.
 pub fn open(directory: &Path, kek: &str) -> Result<Store, StoreError> {
     let kek = Kek::from_hex(kek).expect("it is a key");
-    Store::open(directory, &kek, Clock::manual(Timestamp::from_seconds(1_800_000_000)))
+    let clock = Clock::manual(Timestamp::from_seconds(1_800_000_000));
+    let limits = Limits { segment_bytes: 16 << 10, cache_bytes: 1 << 20 };
+    Store::open_with(directory, &kek, clock, limits, &|_| ())
 }
 
 /// Does one step; on return it is durable.
@@ -159,8 +162,12 @@ pub struct Found {
     total: u64,
 }
 
-/// Reads everything and checks that each record holds what its step wrote.
+/// Reads everything and checks that each record holds what its step wrote, and that the store complains of nothing.
 pub async fn read_all(store: &Store, seed: u64) -> Result<Found, String> {
+    let findings = store.findings();
+    if !findings.damage.is_empty() {
+        return Err(format!("it names damage that nobody did: {findings:?}"));
+    }
     let words = |error: StoreError| format!("{error}: {error:?}");
     let list = |r: &frontdesk::store::Reader<'_>| -> Result<_, StoreError> {
         let records = r.list(&RECORDS, &(), Direction::Ascending, None, 1_000)?;
@@ -332,7 +339,17 @@ async fn store_process() {
             std::process::exit(0);
         }
     });
-    futures_util::future::join_all(work).await;
+    let work = futures_util::future::join_all(work);
+    // Checkpoints all the time, as the daemon does now and then.
+    let tidy = async {
+        let mut committed = store.committed();
+        while store.tidy().await.is_ok() && committed.changed().await.is_ok() {}
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        _ = work => {}
+        () = tidy => {}
+    }
     store.close().await;
     println!("done");
 }

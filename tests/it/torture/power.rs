@@ -66,7 +66,11 @@ fn try_record(image: &Image, job: &Job, random: &mut Cast) -> Option<Recording> 
         traced.envs(store.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let output = traced.output().unwrap();
         let words = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && words.contains("\ndone"), "{words}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success() && words.contains("\ndone"),
+            "{words}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let calls = strace::read(&trace);
         recording.take(&calls, fs::read_to_string(&trace).unwrap().lines().count());
         if recording.disk.live() != Image::read(&job.directory) {
@@ -154,7 +158,10 @@ fn power_cuts_lose_nothing_that_was_acknowledged() {
                 Ok::<_, String>(())
             };
             if let Err(what) = runtime.block_on(check) {
-                panic!("{what}; cut {done} of seed {seed}: the disk as it was is in {}", keep(&left, "power").display());
+                panic!(
+                    "{what}; cut {done} of seed {seed}: the disk as it was is in {}",
+                    keep(&left, "power").display()
+                );
             }
             image = left;
             done += 1;
