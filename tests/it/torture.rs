@@ -3,6 +3,7 @@
 //! Every program here is a test. `make test` runs a short round of each; `make torture` asks for the full counts by
 //! environment and prints the figures. A seed is printed with every failure, and FRONTDESK_SEED sets it.
 
+mod damage;
 mod disk;
 mod faults;
 mod kills;

@@ -18,7 +18,7 @@ use frontdesk::{
     model::{message::Content, time::Timestamp},
     store::{
         Records, Store, StoreError,
-        engine::{Direction, Limits},
+        engine::{Direction, Limits, Sequence},
         keys::Kek,
         table::Table,
     },
@@ -128,8 +128,8 @@ pub fn open(directory: &Path, kek: &str) -> Result<Store, StoreError> {
     Store::open_with(directory, &kek, clock, limits, &|_| ())
 }
 
-/// Does one step; on return it is durable.
-async fn apply(store: &Store, seed: u64, writer: u8, mark: Mark) -> Result<(), StoreError> {
+/// Does one step; on return it is durable. Gives the number of its commit.
+async fn apply(store: &Store, seed: u64, writer: u8, mark: Mark) -> Result<Sequence, StoreError> {
     let mut changes = Vec::new();
     for (slot, change) in plan(seed, writer, mark) {
         let record = match change {
@@ -151,7 +151,67 @@ async fn apply(store: &Store, seed: u64, writer: u8, mark: Mark) -> Result<(), S
         let total = txn.read(&TOTAL, &())?.unwrap_or_default();
         txn.put(&TOTAL, &(), &(total + 1))
     };
-    store.write::<_, StoreError>(change).await.map(|_| ())
+    Ok(store.write::<_, StoreError>(change).await?.1)
+}
+
+/// What a slot holds, and the commit that wrote or deleted it.
+pub type Slots = BTreeMap<(u8, u64), (Option<Mark>, Sequence)>;
+
+/// Does the steps of every writer in a new store.
+pub async fn fill(store: &Store, seed: u64, steps: u32) -> Slots {
+    let mut slots = Slots::new();
+    for step in 1..=steps {
+        let mark = Mark { life: 1, step };
+        let all = (0..WRITERS).map(async |writer| (writer, apply(store, seed, writer, mark).await.unwrap()));
+        for (writer, sequence) in futures_util::future::join_all(all).await {
+            for (slot, change) in plan(seed, writer, mark) {
+                let left = (!matches!(change, Change::Delete)).then_some(mark);
+                slots.insert((writer, slot), (left, sequence));
+            }
+        }
+        while store.tidy().await.unwrap().more {}
+    }
+    slots
+}
+
+/// Reads one slot by itself and checks it.
+pub async fn read_slot(store: &Store, seed: u64, (writer, slot): (u8, u64)) -> Result<Option<Mark>, StoreError> {
+    let record = store.read::<_, StoreError>(move |r| r.get(&RECORDS, &(writer, slot))).await?;
+    let Some(record) = record else { return Ok(None) };
+    let mark = record.mark;
+    check(store, seed, writer, slot, record).await?.unwrap_or_else(|what| panic!("{what}"));
+    Ok(Some(mark))
+}
+
+/// The slots that a list gives.
+pub async fn list_slots(store: &Store) -> Result<BTreeMap<(u8, u64), Mark>, StoreError> {
+    let list = store.read::<_, StoreError>(|r| r.list(&RECORDS, &(), Direction::Ascending, None, 1_000)).await?;
+    Ok(list.into_iter().map(|(key, record)| (key, record.mark)).collect())
+}
+
+/// Whether a record holds what its step wrote: no error, but wrong words, is a defect.
+async fn check(
+    store: &Store,
+    seed: u64,
+    writer: u8,
+    slot: u64,
+    record: Record,
+) -> Result<Result<(), String>, StoreError> {
+    let mark = record.mark;
+    let (bytes, is_file) = match record.body {
+        Body::Bytes(bytes) => (bytes, false),
+        Body::File(content) => (store.content(content).await?, true),
+    };
+    let meant = plan(seed, writer, mark).into_iter().find(|(to, _)| *to == slot).map(|(_, change)| change);
+    let length = match meant {
+        Some(Change::Bytes(bytes)) if !is_file => bytes,
+        Some(Change::File(bytes)) if is_file => bytes,
+        _ => return Ok(Err(format!("record {writer}/{slot} was never written by {mark:?}"))),
+    };
+    if bytes != body(seed, writer, slot, mark, length) {
+        return Ok(Err(format!("record {writer}/{slot} does not hold what {mark:?} wrote")));
+    }
+    Ok(Ok(()))
 }
 
 /// Everything that stands in a store.
@@ -178,19 +238,7 @@ pub async fn read_all(store: &Store, seed: u64) -> Result<Found, String> {
     let mut found = Found { records: Vec::new(), progress, total };
     for ((writer, slot), record) in records {
         let mark = record.mark;
-        let (bytes, is_file) = match record.body {
-            Body::Bytes(bytes) => (bytes, false),
-            Body::File(content) => (store.content(content).await.map_err(words)?, true),
-        };
-        let meant = plan(seed, writer, mark).into_iter().find(|(to, _)| *to == slot).map(|(_, change)| change);
-        let length = match meant {
-            Some(Change::Bytes(bytes)) if !is_file => bytes,
-            Some(Change::File(bytes)) if is_file => bytes,
-            _ => return Err(format!("record {writer}/{slot} was never written by {mark:?}")),
-        };
-        if bytes != body(seed, writer, slot, mark, length) {
-            return Err(format!("record {writer}/{slot} does not hold what {mark:?} wrote"));
-        }
+        check(store, seed, writer, slot, record).await.map_err(words)??;
         found.records.push((writer, slot, mark));
     }
     Ok(found)
@@ -325,7 +373,7 @@ async fn store_process() {
     let work = (0..job.writers).map(async |writer| {
         for step in 1..=job.steps {
             match apply(&store, job.seed, writer, Mark { life: job.life, step }).await {
-                Ok(()) => println!("ack {writer} {step}"),
+                Ok(_) => println!("ack {writer} {step}"),
                 Err(_) => {
                     println!("refused {writer} {step}");
                     if *store.failed().borrow() {
