@@ -1,5 +1,5 @@
 # Frontdesk's commands. All but `dist` and `bench` build with the dev profile, so that none waits for another's build.
-.PHONY: run test check fmt deps dist bench
+.PHONY: run test torture check fmt deps dist bench
 
 run: ## A simulated practice in ./var/demo; prints its address and log-ins
 	packaging/deps build
@@ -8,6 +8,12 @@ run: ## A simulated practice in ./var/demo; prints its address and log-ins
 test: ## Everything: units, scenarios, real peers, browser, package
 	packaging/deps test
 	cargo nextest run --locked
+
+torture: ## What `make test` tries a few times, as often as it takes to trust it; prints figures, takes hours
+	packaging/deps test
+	FRONTDESK_STORE_KILLS=10000 FRONTDESK_KILLS=500 FRONTDESK_POWER_CUTS=2000 FRONTDESK_DAMAGES=10000 \
+	FRONTDESK_FAULT_STRIDE=1 \
+	cargo nextest run --locked --profile torture
 
 check: ## Before every commit: format, lints, units, layers
 	packaging/deps build

@@ -466,8 +466,6 @@ mod tests {
             began: place,
             ended: Some(place),
             result: Some(result),
-            at: 0.0,
-            until: 0.0,
         }
     }
 

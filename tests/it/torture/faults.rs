@@ -7,9 +7,8 @@
 use std::{
     ffi::OsString,
     fs,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use frontdesk::store::keys::Kek;
@@ -72,20 +71,18 @@ fn one_life(
 ) -> Result<&'static str, String> {
     let mut command = load::command(job);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let output = command.output().unwrap();
     let (mut opened, mut refused, mut done) = (false, false, false);
-    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-        let line = line.unwrap();
+    for line in str::from_utf8(&output.stdout).unwrap().lines() {
         opened |= line.starts_with("found ");
         refused |= line.starts_with("refused ");
         done |= line == "done";
         // A start on a bad disk may fail, and says so.
         if !line.starts_with("broken it does not open") {
-            witness.hear(&line)?;
+            witness.hear(line)?;
         }
     }
-    let succeeded = child.wait().unwrap().success();
-    Ok(match (opened, refused, done && succeeded) {
+    Ok(match (opened, refused, done && output.status.success()) {
         (false, ..) => "did not open",
         (_, true, true) => "refused",
         (_, false, true) => "took no notice",
@@ -127,7 +124,7 @@ fn failing_calls_lose_nothing_that_was_acknowledged() {
                 let mut witness = witness.clone();
                 let ended = one_life(&job(2, STEPS), &faults.environment(fault, at), &mut witness);
                 let hit = faults.hit();
-                let mut check = || -> Result<(), String> {
+                let check = || -> Result<(), String> {
                     let outcome = ended?;
                     runtime.block_on(async {
                         let words = |error| format!("{error}: {error:?}");

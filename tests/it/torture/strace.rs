@@ -12,9 +12,6 @@ pub struct Call {
     pub ended: Option<usize>,
     /// What it gave back; negative for an error.
     pub result: Option<i64>,
-    /// Seconds since 1970 when it began and ended, where the trace says so.
-    pub at: f64,
-    pub until: f64,
 }
 
 impl Call {
@@ -48,7 +45,7 @@ fn nibble(digit: u8) -> u8 {
 }
 
 /// The options that make strace write what [`read`] reads, with every byte.
-pub const OPTIONS: [&str; 6] = ["-f", "-ttt", "-xx", "-s", "100000000", "--seccomp-bpf"];
+pub const OPTIONS: [&str; 5] = ["-f", "-xx", "-s", "100000000", "--seccomp-bpf"];
 
 /// Every call of a trace, by its beginning.
 pub fn read(path: &Path) -> Vec<Call> {
@@ -58,8 +55,7 @@ pub fn read(path: &Path) -> Vec<Call> {
     let mut open: HashMap<&str, (usize, String)> = HashMap::new();
     for (place, line) in text.lines().enumerate() {
         let Some((process, rest)) = line.split_once(' ') else { continue };
-        let Some((at, rest)) = rest.trim_start().split_once(' ') else { continue };
-        let at: f64 = at.parse().unwrap();
+        let rest = rest.trim_start();
         if rest.starts_with("+++") || rest.starts_with("---") {
             continue;
         }
@@ -69,15 +65,7 @@ pub fn read(path: &Path) -> Vec<Call> {
             (number, head + tail)
         } else {
             let Some((name, _)) = rest.split_once('(') else { continue };
-            calls.push(Call {
-                name: name.to_owned(),
-                arguments: Vec::new(),
-                began: place,
-                ended: None,
-                result: None,
-                at,
-                until: f64::INFINITY,
-            });
+            calls.push(Call { name: name.to_owned(), arguments: Vec::new(), began: place, ended: None, result: None });
             let number = calls.len() - 1;
             if let Some(head) = rest.strip_suffix("<unfinished ...>") {
                 calls[number].arguments = arguments(head);
@@ -93,7 +81,7 @@ pub fn read(path: &Path) -> Vec<Call> {
         call.result = first.parse().ok();
         // A question mark: the process ended in the middle of it.
         if call.result.is_some() {
-            (call.ended, call.until) = (Some(place), at);
+            call.ended = Some(place);
         }
     }
     calls
@@ -135,13 +123,13 @@ mod tests {
     fn calls_are_read_with_their_bytes_also_where_others_come_between() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("trace");
-        let trace = r#"12 1700000000.000001 pwrite64(5, "\x41\x2c\x22", 3, 4096 <unfinished ...>
-13 1700000000.000002 openat(AT_FDCWD, "\x2f\x61", O_RDWR|O_CREAT|O_CLOEXEC, 0600) = 7
-12 1700000000.000003 <... pwrite64 resumed>) = 3
-13 1700000000.000004 writev(7, [{iov_base="\x61", iov_len=1}, {iov_base="\x62\x63", iov_len=2}], 2) = 3
-13 1700000000.000005 unlink("\x2f\x62") = -1 ENOENT (No such file or directory)
-13 1700000000.000006 fdatasync(7 <unfinished ...>
-13 1700000000.000007 +++ killed by SIGKILL +++
+        let trace = r#"12 pwrite64(5, "\x41\x2c\x22", 3, 4096 <unfinished ...>
+13 openat(AT_FDCWD, "\x2f\x61", O_RDWR|O_CREAT|O_CLOEXEC, 0600) = 7
+12 <... pwrite64 resumed>) = 3
+13 writev(7, [{iov_base="\x61", iov_len=1}, {iov_base="\x62\x63", iov_len=2}], 2) = 3
+13 unlink("\x2f\x62") = -1 ENOENT (No such file or directory)
+13 fdatasync(7 <unfinished ...>
+13 +++ killed by SIGKILL +++
 "#;
         std::fs::write(&path, trace).unwrap();
         let calls = read(&path);
