@@ -6,6 +6,7 @@ pub mod doctor;
 mod door;
 pub mod init;
 pub mod key;
+pub mod salvage;
 mod second_half;
 mod sheet;
 mod terminal;

@@ -70,6 +70,12 @@ enum Command {
     },
     /// Open the records of the running daemon with a passphrase or the recovery key
     Unseal,
+    /// Write everything of a damaged store that can be read into a new directory, while the daemon does not run
+    Salvage {
+        /// A directory that does not exist yet, where nobody else can read it: the records are not encrypted there
+        #[arg(long, value_name = "DIRECTORY")]
+        to: PathBuf,
+    },
     /// Check the configuration and say what is wrong
     CheckConfig,
     /// Look at configuration, keys, store and channels, and say what to do
@@ -268,6 +274,22 @@ async fn run(arguments: Arguments) -> ExitCode {
         Command::CheckConfig => match Config::load(&path) {
             Ok(_) => say(&format!("{} is right", path.display())),
             Err(error) => complain(&error.to_string(), 78),
+        },
+        Command::Salvage { to } => match salvage::run(&path, &to).await {
+            Ok(done) if done.unreadable == 0 => {
+                say(&format!("{} records and {} files written", done.records, done.files))
+            }
+            Ok(done) => complain(
+                &format!(
+                    "{} records and {} files written; {} could not be read and are named in {}",
+                    done.records,
+                    done.files,
+                    done.unreadable,
+                    to.join("unreadable.txt").display()
+                ),
+                1,
+            ),
+            Err(error) => complain(&chain(&error), 1),
         },
         Command::Unseal => match unseal::run(&path).await {
             Ok(()) => say("the records are being opened"),

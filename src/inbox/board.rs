@@ -124,12 +124,15 @@ impl Board {
                 let mut rows = HashMap::new();
                 let mut after = None;
                 loop {
-                    let page = reader.list(&schema::OPEN, &(), Direction::Ascending, after.as_ref(), 1_000)?;
-                    let Some((last, ())) = page.last() else { break };
+                    let page = reader.list_each(&schema::OPEN, &(), Direction::Ascending, after.as_ref(), 1_000)?;
+                    let Some((last, _)) = page.last() else { break };
                     after = Some(*last);
-                    for (id, ()) in page {
-                        if let Some(conversation) = reader.get(&schema::CONVERSATIONS, &id)? {
-                            rows.insert(id, Row::of(&conversation));
+                    for (id, _) in page {
+                        match reader.get(&schema::CONVERSATIONS, &id) {
+                            Ok(Some(conversation)) => drop(rows.insert(id, Row::of(&conversation))),
+                            Ok(None) => {}
+                            // It must not keep the others from being seen.
+                            Err(error) => tracing::error!(conversation = %id, %error, "a conversation does not open"),
                         }
                     }
                 }

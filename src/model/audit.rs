@@ -90,6 +90,8 @@ pub enum Action {
     Stopped,
     /// The store repaired itself, or found that something is damaged.
     Repaired,
+    /// Everything that can be read was written out of the store.
+    Salvaged,
     /// A new epoch of keys began, or the ones before it were destroyed.
     KeysRotated,
     /// Messages were shredded, or their shredding went on.

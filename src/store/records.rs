@@ -35,6 +35,9 @@ pub trait Records {
     fn raw_scan(&self, range: engine::Range, direction: Direction, limit: usize) -> Result<Pairs, StoreError>;
     #[doc(hidden)]
     fn sealer(&self) -> Sealer<'_>;
+    /// A record does not open: finds out whether a new start mends that, and else what is damaged.
+    #[doc(hidden)]
+    fn doubt(&self, key: &[u8]);
 
     fn get<K: Key, V: DeserializeOwned>(&self, table: &Table<K, V>, key: &K) -> Result<Option<V>, StoreError> {
         let raw = raw_key(table, key);
@@ -105,6 +108,10 @@ pub trait Records {
                     Some(now) if now != record => self.sealer().open(table, raw, &now).map(Some),
                     Some(_) => Err(BlobError::Read { id, source }.into()),
                 }
+            }
+            Err(error @ StoreError::Sealed { .. }) => {
+                self.doubt(raw);
+                Err(error)
             }
             opened => opened.map(Some),
         }
@@ -268,6 +275,16 @@ impl<'a> Reader<'a> {
 }
 
 impl Records for Reader<'_> {
+    fn doubt(&self, key: &[u8]) {
+        match self.inner.engine.doubt(key) {
+            Ok(true) => {
+                self.inner.failed.send_replace(true);
+            }
+            Ok(false) => {}
+            Err(error) => self.inner.note(&error),
+        }
+    }
+
     fn raw_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let found = self.inner.engine.get(key).inspect_err(|error| self.inner.note(error))?;
         Ok(found.map(|found| found.value))
@@ -459,6 +476,10 @@ impl<'a> Txn<'a> {
 }
 
 impl Records for Txn<'_> {
+    fn doubt(&self, key: &[u8]) {
+        self.reader.doubt(key);
+    }
+
     fn raw_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         match self.changes.get(key).or_else(|| self.before.get(key)) {
             Some(value) => Ok(value.clone()),

@@ -6,7 +6,7 @@
 //! segments: with nothing lost, since every value stands there. What the journal itself has lost is named.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -41,6 +41,8 @@ pub struct Durable {
     /// The first commit of the segment that was looked at last.
     pub(super) examined: Mutex<Sequence>,
     findings: Mutex<Findings>,
+    /// Keys whose values were looked into because they made no sense.
+    doubted: Mutex<BTreeSet<Vec<u8>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -127,6 +129,7 @@ impl Durable {
             directory: places.journal.clone(),
             examined: Mutex::new(0),
             findings: Mutex::new(findings),
+            doubted: Mutex::default(),
         };
         engine.settle(&places)?;
         Ok(engine)
@@ -206,8 +209,14 @@ impl Engine for Durable {
         let hits = self.recent.scan(range, direction, limit).map_err(|error| self.distrust(error))?;
         let mut found = Vec::with_capacity(hits.len());
         for (key, entry) in hits {
-            if let Some(value) = self.value(&key, entry).map_err(|error| self.distrust(error))? {
-                found.push((key, value));
+            match self.value(&key, entry) {
+                Ok(Some(value)) => found.push((key, value)),
+                Ok(None) => {}
+                // No seal opens nothing, so this one alone counts as damaged.
+                Err(EngineError::Damaged { .. }) => {
+                    found.push((key, Versioned { version: entry.version, value: Vec::new() }));
+                }
+                Err(error) => return Err(self.distrust(error)),
             }
         }
         Ok(found)
@@ -262,6 +271,9 @@ impl Engine for Durable {
     }
 
     fn doubt(&self, key: &[u8]) -> Result<bool, EngineError> {
+        if !lock(&self.doubted).insert(key.to_vec()) {
+            return Ok(false);
+        }
         let Some(noted) = self.recent.get(key).map_err(|error| self.distrust(error))? else { return Ok(false) };
         let segments = self.segments.current();
         let holder = segments.iter().rev().find(|segment| segment.header.first <= noted.version);
