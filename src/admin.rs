@@ -402,8 +402,9 @@ async fn status(inbox: &Inbox, pulse: &Pulse) -> Vec<Finding> {
             LineState::Down { what } => Finding::bad(format!("{id}: down since {since}: {what}")),
         });
     }
-    // Lines are told above, and of the key `doctor` says more.
-    let rest = report.faults().into_iter().filter(|fault| !fault.key.starts_with("line/") && fault.key != "keys");
+    // Lines and memory are told above, and of the key `doctor` says more.
+    let is_told = |key: &str| key.starts_with("line/") || matches!(key, "keys" | "memory");
+    let rest = report.faults().into_iter().filter(|fault| !is_told(&fault.key));
     findings.extend(rest.map(|fault| Finding::bad(format!("{}: {}. {}", fault.key, fault.what, fault.to_do))));
     findings
 }

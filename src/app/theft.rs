@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -34,7 +34,12 @@ struct Place {
 impl Place {
     /// Of a file or directory; `None` where that cannot be told.
     fn of(path: &Path) -> Option<Self> {
-        let device = fs::metadata(path).ok()?.dev();
+        // The daemon may not look into the directories of credentials: it takes the disk that they lie on.
+        let facts = path.ancestors().map(fs::metadata).find(|facts| match facts {
+            Err(error) => error.kind() != io::ErrorKind::PermissionDenied,
+            Ok(_) => true,
+        });
+        let device = facts?.ok()?.dev();
         let device = if major(device) == 0 { mounted_from(device)? } else { device };
         let mut place = Self::default();
         place.look_at(&Path::new(SYS).join(format!("{}:{}", major(device), minor(device))), MAX_DEPTH)?;

@@ -45,6 +45,10 @@ const LIFE: &[(&str, &str)] = &[
         "init makes the key for root alone and everything else for the daemon",
         "frontdesk init --admin tester
          test \"$(stat -c '%U %a' /etc/frontdesk/credentials/kek)\" = 'root 600'
+         # Root's commands on the files of a daemon that does not run leave nothing of root's behind either.
+         echo 'only to be removed again' | frontdesk key add --passphrase
+         frontdesk key list | grep passphrase
+         frontdesk key remove 3
          test -z \"$(find /var/lib/frontdesk ! -user frontdesk)\"
          test -z \"$(find /var/lib/frontdesk -type f -perm /077)\"
          sha256sum /etc/frontdesk/credentials/kek > /root/key",
@@ -61,6 +65,8 @@ const LIFE: &[(&str, &str)] = &[
          healthy
          frontdesk token create tester | grep -oE '[^ ]{20,}' | tail -n1 > /root/token
          token_opens
+         frontdesk doctor | grep -q 'ok .*memory: locked'
+         test \"$(grep VmLck /proc/$(systemctl show -P MainPID frontdesk)/status | tr -dc 0-9)\" -gt 1000
          systemd-analyze security --no-pager --threshold=15 frontdesk",
     ),
     (
