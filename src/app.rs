@@ -251,8 +251,6 @@ pub async fn prepare(config: &Config, kek: &Kek, login: &str, role: Role) -> Res
     let fingerprint = web::tls::Authority::load(&directory)?.fingerprint;
     let store = Store::open(&config.store.directory, kek, clock.clone())?;
     let inbox = Inbox::open(store, clock, config.practice()).await?;
-    // From here on texts can be taken in while the store is sealed.
-    inbox.take_in_waiting(&config.store.directory).await?;
     let by = Actor::Console { uid: rustix::process::getuid().as_raw() };
     let (_, secret) = inbox.add_staff(by, login, login, role).await?;
     // From the first boot on, what comes in while nobody has unsealed the store can be encrypted to it.

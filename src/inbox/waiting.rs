@@ -80,7 +80,11 @@ impl Inbox {
         if taken.unreadable.is_empty() {
             self.forget_intake_keys(&keys, number).await?;
         }
-        self.shared.taken_in.send_replace(taken.clone());
+        self.shared.taken_in.send_modify(|last| {
+            // A later run finds the key put right; that it had been changed stays to be known.
+            let key_was_changed = last.key_was_changed || taken.key_was_changed;
+            *last = TakenIn { key_was_changed, ..taken.clone() };
+        });
         Ok(taken)
     }
 

@@ -175,6 +175,7 @@ async fn a_swapped_public_key_is_noticed() {
     assert_eq!(taken, TakenIn { unreadable: vec![lost.id()], key_was_changed: true, ..TakenIn::default() });
     let events = desk.audit_after(before).await;
     assert!(events.iter().any(|event| event.action == Action::IntakeKeyChanged));
+    desk.take_in().await;
     let report = desk.inbox.examine(Vec::new()).await.unwrap();
     let keys: Vec<String> = report.faults().into_iter().map(|fault| fault.key).collect();
     assert!(["intake/key", "intake/unreadable"].iter().all(|key| keys.iter().any(|known| known == key)), "{keys:?}");
