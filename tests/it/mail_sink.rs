@@ -8,7 +8,11 @@ use lettre::{
 };
 use serde_json::{Value, json};
 
-use crate::{site::Site, support_mail::*};
+use crate::{
+    sealed::{WORDS, is_sealed, sealed_site, typing},
+    site::Site,
+    support_mail::*,
+};
 
 type Mailer = AsyncSmtpTransport<Tokio1Executor>;
 
@@ -106,4 +110,47 @@ async fn a_recording_that_the_pbx_sends_stands_in_the_inbox() {
     assert_eq!(inbound.len(), 1, "{entries:#?}");
     assert_eq!(inbound[0]["subject"], "Voicemail from 415 555 0142");
     assert_eq!(inbound[0]["attachments"][0]["media_type"], json!("audio/wav"), "{:#?}", inbound[0]);
+}
+
+/// A scanner gets rid of its mail while the store is sealed; after the words it is in the inbox, once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mail_is_taken_in_while_the_store_is_sealed() {
+    let mut site = Site::new().await;
+    let port = site.add_sink();
+    site.begin().await;
+    let scan = |number| format!("From: <scanner@scanner.lan>\r\nSubject: Scan {number}\r\n\r\nCanary {number}\r\n");
+    let hand_over = async |number: usize| {
+        let sent = mailer(port, Tls::None).send_raw(&envelope("scans@localhost"), scan(number).as_bytes()).await;
+        sent.unwrap();
+    };
+    // The answer to the first was lost in the power cut.
+    hand_over(1).await;
+    sealed_site(&mut site).await;
+    hand_over(1).await;
+    hand_over(2).await;
+    site.kill();
+    site.spawn_daemon();
+    site.until("the daemon to be sealed", async |site: &Site| is_sealed(site).await).await;
+    hand_over(2).await;
+    let waiting: Vec<_> = std::fs::read_dir(site.state().join("intake")).unwrap().map(|file| file.unwrap()).collect();
+    assert_eq!(waiting.len(), 3);
+    for file in waiting {
+        let bytes = std::fs::read(file.path()).unwrap();
+        assert!(!bytes.windows(6).any(|word| word == b"Canary" || word == b"scanne"));
+    }
+    let (done, said) = typing(&site, &["unseal"], WORDS);
+    assert!(done, "{said}");
+    site.until("the inbox to open", async |site: &Site| site.is_healthy().await).await;
+    let subjects = async |site: &Site| {
+        let entries = site.entries().await;
+        let mut subjects: Vec<String> =
+            entries.iter().filter_map(|entry| entry["subject"].as_str().map(str::to_owned)).collect();
+        subjects.sort();
+        subjects
+    };
+    site.until("both scans", async |site: &Site| subjects(site).await.len() >= 2).await;
+    hand_over(3).await;
+    site.until("the third scan", async |site: &Site| subjects(site).await.len() >= 3).await;
+    assert_eq!(subjects(&site).await, ["Scan 1", "Scan 2", "Scan 3"]);
+    assert_eq!(std::fs::read_dir(site.state().join("intake")).unwrap().count(), 0);
 }

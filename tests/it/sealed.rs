@@ -20,7 +20,7 @@ fn credential(site: &Site) -> PathBuf {
 }
 
 /// Runs a command, types a line, and gives whether it succeeded and what it said.
-fn typing(site: &Site, arguments: &[&str], typed: &str) -> (bool, String) {
+pub fn typing(site: &Site, arguments: &[&str], typed: &str) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_frontdesk"));
     command.args(arguments).arg("--config").arg(site.config_path());
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -68,7 +68,7 @@ pub fn init_with_passphrase(site: &Site) {
 }
 
 /// A practice whose key is gone from the machine, started anew.
-async fn sealed_site(site: &mut Site) {
+pub async fn sealed_site(site: &mut Site) {
     let (done, said) = typing(site, &["key", "add", "--passphrase"], WORDS);
     assert!(done, "{said}");
     assert!(site.stop().success());
