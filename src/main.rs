@@ -12,7 +12,7 @@ use frontdesk::{
     app::{
         self, demo, doctor, init,
         key::{self, Keeping},
-        unseal,
+        salvage, unseal,
     },
     config,
     config::Config,
