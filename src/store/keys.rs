@@ -24,4 +24,9 @@ impl Kek {
     pub fn random() -> Self {
         Self(Secret::random())
     }
+
+    /// For a store without key slots, such as those that tests and benchmarks fill.
+    pub fn from_secret(secret: Secret) -> Self {
+        Self(secret)
+    }
 }

@@ -88,7 +88,7 @@ impl IntoResponse for WebError {
 pub struct Asked {
     /// A script asked, which shows its own words for a status.
     by_script: bool,
-    /// The API answers in its own form.
+    /// The API and `/healthz` answer in their own forms.
     by_api: bool,
     had_cookie: bool,
     /// Where somebody who logs in wants to go.
@@ -109,7 +109,7 @@ impl Asked {
         let next = if request.method() == Method::GET && path != "/" { path } else { "" };
         Self {
             by_script: by_script || path == "/metrics",
-            by_api: path.starts_with("/api/"),
+            by_api: path.starts_with("/api/") || path == "/healthz",
             had_cookie: text(header::COOKIE.as_str()).contains(COOKIE),
             next: next.to_owned(),
         }

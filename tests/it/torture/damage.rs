@@ -14,7 +14,7 @@ use std::{
 use frontdesk::{
     demo::patients::Cast,
     model::health::StoreFindings,
-    store::{Store, engine::Sequence, keys::Kek},
+    store::{Store, engine::Sequence},
 };
 use futures_util::FutureExt;
 use tokio::time::Instant;
@@ -79,7 +79,7 @@ impl Template {
     async fn new(seed: u64) -> Self {
         let directory = scratch();
         let path = directory.path().join("store");
-        let kek = Kek::random().to_hex().to_string();
+        let kek = load::new_key();
         let store = load::open(&path, &kek).unwrap();
         let slots = load::fill(&store, seed, STEPS).await;
         store.close().await;

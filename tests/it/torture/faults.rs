@@ -11,7 +11,6 @@ use std::{
     process::Command,
 };
 
-use frontdesk::store::keys::Kek;
 use tokio::time::Instant;
 
 use super::{
@@ -100,7 +99,7 @@ fn failing_calls_lose_nothing_that_was_acknowledged() {
     let directory = scratch();
     let state = directory.path().join("store");
     let faults = Faults::build(directory.path(), &state);
-    let kek = Kek::random().to_hex().to_string();
+    let kek = load::new_key();
     let job = |life, steps| Job {
         directory: state.clone(),
         kek: kek.clone(),

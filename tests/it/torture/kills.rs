@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use frontdesk::{demo::patients::Cast, store::keys::Kek};
+use frontdesk::demo::patients::Cast;
 use tokio::time::Instant;
 
 use super::{
@@ -65,7 +65,7 @@ fn kills_of_the_store_lose_and_double_nothing() {
     let (mut done, mut acknowledged) = (0, 0);
     while done < kills {
         let directory = scratch();
-        let kek = Kek::random().to_hex().to_string();
+        let kek = load::new_key();
         let mut witness = Witness::new(seed);
         for life in 1..=KILLS_PER_STORE.min(kills - done) {
             let job = Job {

@@ -122,10 +122,10 @@ fn body(seed: u64, writer: u8, slot: u64, mark: Mark, bytes: usize) -> Vec<u8> {
 
 /// Opens a store whose segments are so small that one is closed and checkpointed every few steps.
 pub fn open(directory: &Path, kek: &str) -> Result<Store, StoreError> {
-    let kek = Kek::from_hex(kek).expect("it is a key");
+    let kek = Kek::from_secret(Secret::from_hex(kek).expect("it is a key"));
     let clock = Clock::manual(Timestamp::from_seconds(1_800_000_000));
-    let limits = Limits { segment_bytes: 16 << 10, cache_bytes: 1 << 20 };
-    Store::open_with(directory, &kek, clock, limits, &|_| ())
+    let limits = Limits { segment_bytes: 16 << 10, cache_bytes: 1 << 20, recent_changes: 40 };
+    Store::open_with(Claim::take(directory)?, &kek, clock, limits, &|_| ())
 }
 
 /// Does one step; on return it is durable. Gives the number of its commit.

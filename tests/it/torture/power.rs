@@ -6,7 +6,7 @@
 
 use std::{fs, process::Command};
 
-use frontdesk::{demo::patients::Cast, store::keys::Kek};
+use frontdesk::demo::patients::Cast;
 use tokio::time::Instant;
 
 use super::{
@@ -128,7 +128,7 @@ fn power_cuts_lose_nothing_that_was_acknowledged() {
     let begun = Instant::now();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let directory = scratch();
-    let kek = Kek::random().to_hex().to_string();
+    let kek = load::new_key();
     let (mut image, mut witness) = (Image::default(), Witness::new(seed));
     let (mut done, mut recordings, mut acknowledged) = (0, 0, 0);
     while done < cuts {
