@@ -36,7 +36,7 @@
 //! # Where to start reading
 //!
 //! [`model::intake`] is the seam of the channels, [`inbox`] what staff can do, [`store::engine::durable`] why nothing is
-//! lost, [`app::start`] how it all comes together.
+//! lost, [`store::data_keys`] how a message can be destroyed, [`app::start`] how it all comes together.
 
 pub mod admin;
 pub mod app;

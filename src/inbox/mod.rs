@@ -200,7 +200,10 @@ impl Inbox {
         inbox.watch_clock().await?;
         let damaged = inbox.note_findings().await?;
         inbox.reconcile_outbox(damaged).await?;
-        inbox.finish_shredding().await?;
+        // A disk that is full must not keep the inbox closed; the coming night tries again.
+        if let Err(error) = inbox.finish_shredding().await {
+            tracing::error!(%error, "keys of shredded messages could not be overwritten yet");
+        }
         Ok(inbox)
     }
 

@@ -110,6 +110,8 @@ pub struct DataKeys {
     /// Readers share them; they are exchanged when renewed.
     files: RwLock<Arc<Pair>>,
     writer: Mutex<Writer>,
+    /// Held over a renewal: two at once would write into the same new files.
+    renewing: Mutex<()>,
     repairs: Mutex<Vec<String>>,
     /// Slots of each file that were restored from the other.
     restored: [AtomicU32; 2],
@@ -152,6 +154,7 @@ impl DataKeys {
             keyring,
             files: RwLock::new(Arc::new(files)),
             writer: Mutex::new(Writer { slots, block: FIRST_BLOCK, unused: VecDeque::new(), renewal: None }),
+            renewing: Mutex::default(),
             repairs: Mutex::new(repairs),
             restored: Default::default(),
         };
@@ -433,6 +436,7 @@ impl DataKeys {
     /// Writes both files anew under a fresh wrapping key and destroys the one before: what a disk still remembers of
     /// slots that were overwritten opens no more. New messages and shredding go on meanwhile.
     pub fn renew(&self) -> Result<(), DataKeyError> {
+        let _alone = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
         let paths = NAMES.map(|name| new_name(&self.directory.join(name)));
         let new: Arc<Pair> = Arc::new([create_file(&paths[0])?, create_file(&paths[1])?]);
         for file in 0..2 {

@@ -15,6 +15,7 @@ mod mail_sink;
 mod modem_acceptance;
 mod package;
 mod sealed;
+mod shredding;
 mod site;
 mod sms_scenarios;
 mod start;

@@ -234,9 +234,15 @@ fn a_renewal_hides_nothing_that_happens_meanwhile() {
             (first, new)
         })
     };
+    // A rotation and the nightly renewal may come together.
+    let other = {
+        let keys = keys.clone();
+        std::thread::spawn(move || keys.renew().unwrap())
+    };
     while !worker.is_finished() {
         keys.renew().unwrap();
     }
+    other.join().unwrap();
     let (first, new) = worker.join().unwrap();
     drop(keys);
     let keys = scratch.open();
