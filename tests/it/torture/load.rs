@@ -17,9 +17,11 @@ use frontdesk::{
     demo::patients::Cast,
     model::{message::Content, time::Timestamp},
     store::{
-        Records, Store, StoreError,
+        Claim, Records, Store, StoreError,
         engine::{Direction, Limits, Sequence},
         keys::Kek,
+        seal::random,
+        secret::Secret,
         table::Table,
     },
 };
@@ -120,6 +122,11 @@ fn body(seed: u64, writer: u8, slot: u64, mark: Mark, bytes: usize) -> Vec<u8> {
     noise(mixed(&[seed, writer.into(), slot, mark.life.into(), mark.step.into()]), bytes)
 }
 
+/// A key for a new store, as 64 hexadecimal digits.
+pub fn new_key() -> String {
+    data_encoding::HEXLOWER.encode(&random::<32>())
+}
+
 /// Opens a store whose segments are so small that one is closed and checkpointed every few steps.
 pub fn open(directory: &Path, kek: &str) -> Result<Store, StoreError> {
     let kek = Kek::from_secret(Secret::from_hex(kek).expect("it is a key"));
@@ -131,10 +138,13 @@ pub fn open(directory: &Path, kek: &str) -> Result<Store, StoreError> {
 /// Does one step; on return it is durable. Gives the number of its commit.
 async fn apply(store: &Store, seed: u64, writer: u8, mark: Mark) -> Result<Sequence, StoreError> {
     let mut changes = Vec::new();
+    let data_key = store.new_data_key().await?;
     for (slot, change) in plan(seed, writer, mark) {
         let record = match change {
             Change::Bytes(bytes) => Some(Body::Bytes(body(seed, writer, slot, mark, bytes))),
-            Change::File(bytes) => Some(Body::File(store.deposit(body(seed, writer, slot, mark, bytes)).await?)),
+            Change::File(bytes) => {
+                Some(Body::File(store.deposit(body(seed, writer, slot, mark, bytes), data_key).await?))
+            }
             Change::Delete => None,
         };
         changes.push((slot, record.map(|body| Record { mark, body })));
@@ -142,7 +152,12 @@ async fn apply(store: &Store, seed: u64, writer: u8, mark: Mark) -> Result<Seque
     let change = move |txn: &mut frontdesk::store::Txn<'_>| {
         for (slot, record) in &changes {
             match record {
-                Some(record) => txn.put(&RECORDS, &(writer, *slot), record)?,
+                Some(record) => {
+                    if let Body::File(Content::Blob { id, .. }) = &record.body {
+                        txn.keep_blob(*id)?;
+                    }
+                    txn.put_under(data_key, &RECORDS, &(writer, *slot), record)?;
+                }
                 None => txn.delete(&RECORDS, &(writer, *slot)),
             }
         }
