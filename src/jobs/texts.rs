@@ -125,6 +125,10 @@ pub fn modem<H: Host>(host: H, line: SmsSection, pin: Option<String>) -> (Texter
                 while status.changed().await.is_ok() {
                     let status = status.borrow_and_update().clone();
                     let (state, detail) = health(&status);
+                    // How a session ended is told below, in better words.
+                    if !status.ready && status.last_error.is_some() && !status.wants_power_cycle {
+                        continue;
+                    }
                     host.report(&line.id, state, detail);
                 }
             };

@@ -12,6 +12,10 @@ pub enum KeyError {
     Write { path: PathBuf, source: io::Error },
     #[error("the keyring {path} is damaged, and so is its copy")]
     Damaged { path: PathBuf },
+    #[error(
+        "the keyring {path} is missing, and its copy too, but there are records: bring one of them back from a backup"
+    )]
+    Lost { path: PathBuf },
     #[error("the key does not open the keyring {path}: it belongs to another installation")]
     WrongKey { path: PathBuf },
 }

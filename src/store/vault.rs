@@ -1,6 +1,6 @@
 //! All keys of a store together: seals records and opens them, whichever key they are under.
 
-use std::{path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use super::{
     data_keys::{DataKey, DataKeyError, DataKeys},
@@ -30,7 +30,13 @@ pub struct Vault {
 impl Vault {
     /// Opens `keyring` and `data-keys` in `directory` with their copies, making them where there are none.
     pub fn open(directory: &Path, kek: &Kek) -> Result<Self, SealError> {
-        let keyring = Arc::new(Keyring::open_or_create(&directory.join("keyring"), kek)?);
+        let path = directory.join("keyring");
+        let is_new = !path.exists() && !path.with_extension("copy").exists();
+        // New keys would open nothing of what is there.
+        if is_new && fs::read_dir(directory.join("journal")).is_ok_and(|mut segments| segments.next().is_some()) {
+            return Err(KeyError::Lost { path }.into());
+        }
+        let keyring = Arc::new(Keyring::open_or_create(&path, kek)?);
         let data_keys = DataKeys::open(directory, keyring.clone())?;
         Ok(Self { keyring, data_keys })
     }

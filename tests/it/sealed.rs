@@ -212,6 +212,8 @@ async fn a_locked_sim_waits_for_the_unsealing() {
     site.change_config("per_minute = 600", "pin_credential = \"sim\"\nper_minute = 600");
     init_with_passphrase(&site);
     site.spawn_daemon();
+    // Without a daemon, doctor would open the modem itself.
+    site.until("the daemon to be sealed", async |site: &Site| is_sealed(site).await).await;
     let waits =
         async |site: &Site| typing(site, &["doctor"], "").1.contains("sms: down: the SIM wants its PIN, which waits");
     site.until("the line to say that the PIN waits", waits).await;

@@ -49,7 +49,7 @@ fn kind(file: &Path) -> String {
 mod segment {
     use super::*;
 
-    pub const HEADER_BYTES: usize = 148;
+    pub const HEADER_BYTES: usize = 156;
 
     fn number<const N: usize>(bytes: &[u8], at: usize) -> u64 {
         bytes[at..at + N].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
@@ -172,9 +172,6 @@ async fn trial(
             }
             Err(error) => return Err(format!("it does not open: {error}: {error:?}")),
         };
-        if kind(file) == "keyring" && matches!(damage, Damage::Removal) {
-            return Err("it opened with new keys over old records".to_owned());
-        }
         let early = store.findings();
         figures.rebuilt += u32::from(early.rebuilt.is_some());
         if round == "opened" && template.is_tail(file) && early.damage.is_empty() && early.torn_bytes == 0 {
@@ -258,7 +255,11 @@ fn damage_is_never_silent_and_spares_what_it_did_not_touch() {
     let mut figures: BTreeMap<String, Figures> = BTreeMap::new();
     // sled panics on damage, which is caught; thousands of traces of that help nobody.
     let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| ()));
+    panic::set_hook(Box::new(|info| {
+        if !info.location().is_some_and(|place| place.file().contains("sled")) {
+            eprintln!("{info}");
+        }
+    }));
     let mut failures = Vec::new();
     for number in 0..trials {
         let chosen = template.draw(&mut random);
