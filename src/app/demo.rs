@@ -247,7 +247,9 @@ credential = "pbx"
         fs::write(&path, text).map_err(|source| DemoError::File { path: path.clone(), source })?;
         let config = Config::load(&path).map_err(AppError::from)?;
         let opener = credential::make(Kept::Plain, &config.kek_file())?;
-        Keyslots::create(&config.store.directory, &[(opener, String::new())], self.clock.now())?;
+        let state = &config.store.directory;
+        fs::create_dir_all(state).map_err(|source| DemoError::File { path: state.clone(), source })?;
+        Keyslots::create(state, &[(opener, String::new())], self.clock.now())?;
         Ok(config)
     }
 

@@ -1,6 +1,14 @@
 //! The program as its contractor meets it: commands, exit codes, words, and how the daemon starts and ends.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Output, time::Duration};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
 
 use frontdesk::{
     clock::Clock,
@@ -34,6 +42,27 @@ fn fails(site: &Site, arguments: &[&str], code: i32, parts: &[&str]) {
     for part in parts {
         assert!(words.contains(part), "{arguments:?} does not say {part:?}: {words}");
     }
+}
+
+/// What `make run` runs: the demo starts from nothing, says where it is and ends when it is asked to.
+#[test]
+fn the_demo_starts_from_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_frontdesk"))
+        .args(["demo", "--listen", &format!("127.0.0.1:{port}"), "--directory"])
+        .arg(directory.path().join("demo"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(demo.stdout.take().unwrap());
+    let mut lines = said.lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains(&format!("is open at https://localhost:{port}"))));
+    assert!(lines.any(|line| line.contains("/welcome/")));
+    let id = rustix::process::Pid::from_child(&demo);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    lines.for_each(drop);
+    assert!(demo.wait().unwrap().success());
 }
 
 /// The contractor runs `init` once, starts the daemon, and browsers are answered over TLS by the practice's own CA.
