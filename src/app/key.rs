@@ -117,6 +117,8 @@ pub enum KeyCommandError {
     /// In the words of the one who did it.
     #[error("{0}")]
     Refused(String),
+    #[error("{0}; nothing was changed, and the sheet above is void")]
+    Void(String),
     #[error("the daemon answers something else: restart it after an upgrade")]
     Misunderstood,
     #[error("what was typed is not on the new sheet; {0}")]
@@ -185,7 +187,9 @@ async fn list(way: &mut Way<'_>) -> Result<(), KeyCommandError> {
 }
 
 async fn add_credential(way: &mut Way<'_>, kept: Kept, path: PathBuf, label: String) -> Result<(), KeyCommandError> {
-    // A slot that nobody can open must not be added after the store was opened in vain.
+    // The slot says where its credential is, whatever directory the next command is given in.
+    let path = std::path::absolute(&path).unwrap_or(path);
+    // No file is made for a store that cannot be opened.
     way.prepare().await?;
     let opener = credential::make(kept, &path)?;
     let added = way.add(opener, label).await;
@@ -193,8 +197,11 @@ async fn add_credential(way: &mut Way<'_>, kept: Kept, path: PathBuf, label: Str
         let _ = fs::remove_file(&path);
     }
     println!("Key slot {} opens the records with {}.", added?, path.display());
-    if way.slots().await?.iter().any(|slot| is_weaker(&slot.kind, kept)) {
-        println!("The credential in a file still does too: see `frontdesk key list`, then `frontdesk key remove`.");
+    for slot in way.slots().await?.into_iter().filter(|slot| is_weaker(&slot.kind, kept)) {
+        println!(
+            "Key slot {0}, a {1}, still does too. Once `frontdesk doctor` finds the new one well: frontdesk key remove {0}",
+            slot.id, slot.kind
+        );
     }
     Ok(())
 }
@@ -288,7 +295,12 @@ async fn rotate(way: &mut Way<'_>) -> Result<(), KeyCommandError> {
         return Err(KeyCommandError::NotOnPaper("nothing was changed, and the sheet above is void"));
     }
     let request = KeyRequest::Rotate { openers, added: Opener::Recovery(key), label: String::new() };
-    let Answer::Keyslot(slot) = way.done(request).await? else { return Err(KeyCommandError::Misunderstood) };
+    let slot = match way.done(request).await {
+        Ok(Answer::Keyslot(slot)) => slot,
+        Ok(_) => return Err(KeyCommandError::Misunderstood),
+        Err(KeyCommandError::Refused(words)) => return Err(KeyCommandError::Void(words)),
+        Err(error) => return Err(error),
+    };
     println!("The key is replaced. The new recovery key is in slot {slot}; the old one opens nothing any more.");
     Ok(())
 }
@@ -338,10 +350,8 @@ impl Way<'_> {
     async fn slots(&self) -> Result<Vec<Keyslot>, KeyCommandError> {
         match self.ask_daemon(KeyRequest::List).await? {
             Ok(Answer::Keyslots(slots)) => Ok(slots),
-            Ok(Answer::Error(words)) => Err(KeyCommandError::Refused(words)),
-            Ok(_) => Err(KeyCommandError::Misunderstood),
-            // To read them opens nothing.
-            Err(_) => Ok(Keyslots::load(&self.config.store.directory).map_err(AppError::from)?.list()),
+            // To read them opens nothing: it can be done without the daemon, or while that is sealed.
+            _ => Ok(Keyslots::load(&self.config.store.directory).map_err(AppError::from)?.list()),
         }
     }
 

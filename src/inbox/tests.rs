@@ -2,6 +2,7 @@
 
 mod arrivals;
 mod health;
+mod keys;
 mod people;
 mod random;
 mod reports;

@@ -338,7 +338,7 @@ async fn a_credential_is_sealed_to_a_tpm2() {
     does(&site, &["key", "add", "--passphrase"], &format!("{WORDS}\nanother long passphrase\n"));
 }
 
-/// `--seal host` binds the credential to the host's own key, and `doctor` says what that is worth.
+/// Where there is no TPM2, sealing to it says so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_tpm2_sealing_to_it_fails_and_leaves_nothing() {
     let site = Site::new().await;
