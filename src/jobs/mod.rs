@@ -96,5 +96,6 @@ pub fn start(
     }
     supervisor.start("disk", health::disk(inbox.clone()));
     supervisor.start("health", health::report(inbox.clone(), supervisor.pulse()));
+    supervisor.start("waiting", waiting::job(inbox.clone(), config.store.directory.clone()));
     Ok(())
 }
