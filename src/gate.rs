@@ -3,7 +3,8 @@
 //! A store whose key lies nowhere on this machine stays *sealed* after a start until somebody gives a passphrase or the
 //! recovery key: whoever knows the words is authorised. Browsers and the console try words by [`Gate::try_words`], at
 //! the pace that [`limits`] allows and one at a time. Every attempt is noted, and the audit trail gets what was noted as
-//! soon as it can be written. Words are never logged, kept or repeated.
+//! soon as it can be written; of attempts before another start only the log tells. Words are never logged, kept or
+//! repeated.
 
 mod limits;
 

@@ -24,7 +24,10 @@ use super::{
     session::ClientAddress,
     view::{StartPage, Starting, UnsealProblem},
 };
-use crate::gate::{Gate, Refusal, Source, Stage, Tried, Words, grouped};
+use crate::{
+    gate::{Gate, Refusal, Source, Stage, Tried, Words, grouped},
+    model::health::LineState,
+};
 
 /// Where words go.
 pub const UNSEAL: &str = "/unseal";
@@ -136,7 +139,10 @@ impl Entrance {
                 done: grouped(done),
                 of: grouped(of),
             },
-            Stage::Sealed => Starting::Sealed { problem },
+            Stage::Sealed => {
+                let takes_texts = self.gate.lines().values().any(|state| *state == LineState::Up);
+                Starting::Sealed { problem, takes_texts }
+            }
             Stage::TakingIn => Starting::TakingIn,
         };
         html(status, &StartPage { practice: self.practice.to_string(), next: next.to_owned(), starting })

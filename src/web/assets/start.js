@@ -26,8 +26,8 @@ async function look(main) {
     const [old, now] = [main.querySelector(`#${id}`), fresh.querySelector(`#${id}`)];
     if (old && now) old.textContent = now.textContent;
   }
-  const [bar, now] = [main.querySelector(".bar"), fresh.querySelector(".bar")];
-  if (bar && now?.hasAttribute("value")) bar.value = now.value;
+  const [gauge, now] = [main.querySelector(".gauge"), fresh.querySelector(".gauge")];
+  if (gauge && now?.hasAttribute("value")) gauge.value = now.value;
 }
 
 /** A long recovery key is easier to type where it can be seen. */

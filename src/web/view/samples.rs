@@ -549,7 +549,7 @@ pub fn pages() -> Vec<(&'static str, String)> {
         },
     };
     let start = |starting| StartPage { practice: door.to_owned(), next: "/inbox/mine".to_owned(), starting };
-    let sealed = |problem| start(Starting::Sealed { problem: Some(problem) });
+    let sealed = |problem| start(Starting::Sealed { problem: Some(problem), takes_texts: false });
     let error = |kind| ErrorPage { kind, back: "/inbox/needs-action".to_owned() };
     let rendered = vec![
         (
@@ -649,7 +649,7 @@ pub fn pages() -> Vec<(&'static str, String)> {
                 .render(),
         ),
         ("taking-in", start(Starting::TakingIn).render()),
-        ("sealed", start(Starting::Sealed { problem: None }).render()),
+        ("sealed", start(Starting::Sealed { problem: None, takes_texts: true }).render()),
         ("sealed-wrong", sealed(UnsealProblem::Wrong).render()),
         ("sealed-mistyped", sealed(UnsealProblem::Mistyped { what: "group 3 is mistyped".to_owned() }).render()),
         ("sealed-too-many", sealed(UnsealProblem::TooMany { wait: "2 minutes".to_owned() }).render()),

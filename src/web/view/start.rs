@@ -24,6 +24,8 @@ pub enum Starting {
     TakingIn,
     Sealed {
         problem: Option<UnsealProblem>,
+        /// Texts come in meanwhile.
+        takes_texts: bool,
     },
 }
 

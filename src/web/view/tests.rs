@@ -18,6 +18,19 @@ fn no_page_needs_what_the_content_security_policy_forbids() {
     }
 }
 
+/// Two parts of the pages that go by the same name would spoil each other.
+#[test]
+fn no_class_is_styled_in_two_places() {
+    let css = include_str!("../assets/app.css");
+    let alone = |line: &'static str| line.strip_prefix('.')?.split_once(" {").map(|(name, _)| name);
+    let is_plain = |name: &&str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    let mut names: Vec<&str> = css.lines().filter_map(alone).filter(is_plain).collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert!(count > 50 && names.len() == count, "{} of {count} are different", names.len());
+}
+
 #[test]
 fn what_people_write_stays_text() {
     let hostile = "<img src=x onerror=alert(1)>\"'&<script>";
