@@ -140,7 +140,9 @@ impl Journal {
             }
             None => (None, Tip { sequence: 0, chain: [0; 32] }, 0),
         };
-        found.mark_known = mark_known(&current, key, mark, &tip)?;
+        // An index that has taken over nothing yet still tells by what it has seen that it belongs here.
+        let known_by = if mark.sequence == 0 { seen } else { mark };
+        found.mark_known = mark_known(&current, key, known_by, &tip)?;
         let follows = tip.sequence;
         // A commit that the index has seen was acknowledged: its number is not given out again.
         let tip = Tip { sequence: tip.sequence.max(seen.sequence), ..tip };

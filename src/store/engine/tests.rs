@@ -164,6 +164,20 @@ fn an_index_that_is_lost_rolled_back_or_foreign_is_rebuilt() {
     assert!(engine.findings().rebuilt.is_some());
 }
 
+/// A young store that was killed has taken over nothing yet: it reads its journal, and there is nothing to repair.
+#[test]
+fn a_kill_before_anything_was_taken_over_is_no_damage() {
+    let (dir, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let engine = Durable::open(dir.path(), key(), Limits { recent_changes: 1_000, ..SMALL }, &|_| ()).unwrap();
+    let expected = fill(&engine);
+    engine.recent.index().sync().unwrap();
+    copy(dir.path(), killed.path());
+    assert_eq!(engine.recent.index().mark().unwrap(), super::index::Mark::default());
+    let again = open(killed.path());
+    assert!(state(&again) == expected);
+    assert_eq!(again.findings(), super::Findings::default());
+}
+
 /// What the index is behind by is read with what it holds, in both directions and at every limit.
 #[test]
 fn recent_changes_and_the_index_read_as_one() {

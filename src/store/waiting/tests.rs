@@ -211,10 +211,10 @@ struct Given(Vec<u8>);
 impl rand_core::TryRng for Given {
     type Error = std::convert::Infallible;
     fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
-        unimplemented!("keys are filled by bytes")
+        Ok(u32::from_be_bytes(self.0[..4].try_into().expect("a vector has more")))
     }
     fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
-        unimplemented!("keys are filled by bytes")
+        Ok(u64::from_be_bytes(self.0[..8].try_into().expect("a vector has more")))
     }
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
         bytes.copy_from_slice(&self.0);
