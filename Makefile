@@ -1,5 +1,5 @@
 # Frontdesk's commands. All but `dist` and `bench` build with the dev profile, so that none waits for another's build.
-.PHONY: run test torture check fmt deps dist bench
+.PHONY: run test torture check fmt deps dist bench bench-full
 
 run: ## A simulated practice in ./var/demo; prints its address and log-ins
 	packaging/deps build
@@ -34,3 +34,8 @@ dist: ## The Debian package, from the dist profile
 bench: ## The tables of figures
 	packaging/deps test
 	cargo bench --locked
+	cargo bench --locked -p frontdesk-peers
+
+bench-full: ## The inbox with a million messages, too: an hour, 12 GB of disk
+	packaging/deps test
+	cargo bench --locked --bench inbox -- 10000 100000 1000000

@@ -1,25 +1,22 @@
 //! What the benchmarks share: the real daemon with its peers, somebody who works with it, and tables.
 #![allow(dead_code, reason = "each benchmark takes what it needs")]
 
-use std::{
-    fmt::Display,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use reqwest::{Certificate, Client};
 use serde_json::Value;
 
+pub mod figures;
+pub mod post;
+pub mod prose;
 #[path = "../../tests/it/site.rs"]
 pub mod site;
+
+pub use self::figures::*;
 use self::site::Site;
 
 /// What takes longer than this has failed.
 pub const PATIENCE: Duration = Duration::from_secs(600);
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
-pub fn now() -> Instant {
-    Instant::now()
-}
 
 /// The first number on the command line.
 pub fn count_or(usual: usize) -> usize {
@@ -82,33 +79,4 @@ pub async fn until(what: &str, pause: Duration, condition: impl AsyncFn() -> boo
         assert!(began.elapsed() < PATIENCE, "waited too long for {what}");
         tokio::time::sleep(pause).await;
     }
-}
-
-pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
-}
-
-pub fn median(times: &[Duration]) -> Duration {
-    let mut sorted = times.to_vec();
-    sorted.sort_unstable();
-    percentile(&sorted, 50)
-}
-
-pub fn row(what: &str, value: impl Display) {
-    println!("{what:<52} {value:>14}");
-}
-
-pub fn seconds(time: Duration) -> String {
-    format!("{:.2} s", time.as_secs_f64())
-}
-
-pub fn ratio(ours: Duration, theirs: Duration) -> String {
-    format!("{:.2}", ours.as_secs_f64() / theirs.as_secs_f64())
-}
-
-/// Which build this is: figures of an unoptimised one say little.
-pub fn title(what: &str) {
-    let profile = if cfg!(debug_assertions) { "dev profile" } else { "release profile" };
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    println!("{what}\n{profile}, load {}\n", load.split(' ').next().unwrap_or("unknown"));
 }
