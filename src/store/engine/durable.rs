@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs, io,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -80,8 +80,7 @@ impl Durable {
             Ok(why) => Err(why),
             Err(_) => {
                 let opened = Index::open(&places.index, limits.cache_bytes);
-                let marked = opened.and_then(|index| Ok((index.mark()?, index.seen()?, index)));
-                marked.map_err(|error| error.to_string())
+                its_own_fault(opened.and_then(|index| Ok((index.mark()?, index.seen()?, index))))?
             }
         };
         let (held, seen) = opened.as_ref().map_or_else(|_| Default::default(), |(mark, seen, _)| (*mark, *seen));
@@ -91,33 +90,37 @@ impl Durable {
         let newest = segments.current().iter().map(|segment| segment.header.checkpoint).max().unwrap_or(0);
         let mut findings = Findings { torn_bytes: found.torn_bytes, damage: found.damage, ..Findings::default() };
 
-        let usable = opened.and_then(|(_, _, index)| {
-            name_lost(&index, &mut findings.damage);
-            if !found.mark_known {
-                return Err("it does not agree with the journal".to_owned());
+        let catch_up = |index: &Index, from: Mark, progress: &dyn Fn(Progress)| {
+            repoint(index, &segments, &key, &from)?;
+            replay(index, &segments, &key, from, newest, journal.tip(), progress)
+        };
+        let usable = match opened {
+            Err(why) => Err(why),
+            Ok((_, _, index)) => {
+                name_lost(&index, &mut findings.damage);
+                if found.mark_known {
+                    its_own_fault(catch_up(&index, held, &|_| ()))?.map(|damage| (index, damage))
+                } else {
+                    Err("it does not agree with the journal".to_owned())
+                }
             }
-            let caught_up = repoint(&index, &segments, &key, &held)
-                .and_then(|()| replay(&index, &segments, &key, held, newest, journal.tip(), &|_| ()));
-            match caught_up {
-                Ok(damage) => Ok((index, damage)),
-                Err(error) => Err(error.to_string()),
-            }
-        });
+        };
         let (index, damage) = match usable {
             Ok(usable) => usable,
-            Err(_) if journal.tip().sequence == 0 => {
-                // A new store: there is nothing to rebuild.
-                move_aside(&places)?;
-                (Index::open(&places.index, limits.cache_bytes)?, Vec::new())
-            }
             Err(why) => {
-                move_aside(&places)?;
-                tracing::warn!(why, commits = journal.tip().sequence, "rebuilding the index from the journal");
+                let aside = move_aside(&places)?;
                 let index = Index::open(&places.index, limits.cache_bytes)?;
-                let blank = Mark::default();
-                let damage = replay(&index, &segments, &key, blank, newest, journal.tip(), progress)?;
-                findings.rebuilt = Some(why);
-                (index, damage)
+                // A new store has nothing to rebuild.
+                if journal.tip().sequence > 0 {
+                    tracing::warn!(why, commits = journal.tip().sequence, "rebuilding the index from the journal");
+                    findings.rebuilt = Some(why);
+                }
+                let rebuilt = catch_up(&index, Mark::default(), progress);
+                // It says nothing that the journal does not. On a disk that has no room for both, the next start has.
+                match fs::remove_dir_all(&aside) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(not_durable(&aside)(error)),
+                    _ => (index, rebuilt?),
+                }
             }
         };
         findings.add(damage);
@@ -406,8 +409,17 @@ fn name_lost(index: &Index, damage: &mut [Damage]) {
     }
 }
 
-/// Puts an index that is of no use where it does not disturb. The one before it goes.
-fn move_aside(places: &Places) -> Result<(), EngineError> {
+/// Tells an index that is at fault, and why, from one that cannot be had at the moment.
+fn its_own_fault<T>(result: Result<T, EngineError>) -> Result<Result<T, String>, EngineError> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(EngineError::Index { what }) => Ok(Err(what)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Puts an index that is of no use where it does not disturb.
+fn move_aside(places: &Places) -> Result<PathBuf, EngineError> {
     let aside = places.index.with_extension("damaged");
     if aside.exists() {
         fs::remove_dir_all(&aside).map_err(not_durable(&aside))?;
@@ -415,12 +427,12 @@ fn move_aside(places: &Places) -> Result<(), EngineError> {
     if places.index.exists() {
         fs::rename(&places.index, &aside).map_err(not_durable(&places.index))?;
     }
-    Ok(())
+    Ok(aside)
 }
 
 fn remove_if_there(path: &Path) -> Result<(), EngineError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(not_durable(path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(not_durable(path)(error)),
         _ => sync_directory(path.parent().unwrap_or(Path::new("."))),
     }
 }

@@ -125,6 +125,20 @@ impl Frame {
     }
 }
 
+/// The greatest commit that a frame beginning somewhere in `bytes` claims to hold, where that is later than `after`. Only
+/// its head has to be there.
+pub fn last_begun(bytes: &[u8], after: Sequence) -> Option<Sequence> {
+    let heads = bytes.windows(HEAD_BYTES).filter(|head| head.starts_with(MAGIC));
+    let spans = heads.map(|head| {
+        let number = |at: usize| u64::from_be_bytes(head[at..at + 8].try_into().expect("eight bytes"));
+        (number(8), number(16))
+    });
+    spans
+        .filter(|(first, last)| *first > after && first <= last && last - first <= u64::from(u16::MAX))
+        .map(|(_, last)| last)
+        .max()
+}
+
 /// What a reader comes across.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {

@@ -9,17 +9,18 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    ops::{Bound, RangeBounds as _},
+    ops::{Bound, RangeBounds},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Mutex, PoisonError},
 };
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Direction, EngineError, Range, Sequence,
-    block::{Block, split},
+    block::{self, Block, Malformed, Walk, split},
     frame::Mac,
     segment::sync_directory,
 };
@@ -76,16 +77,22 @@ pub struct Index {
 fn guarded<T>(call: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, EngineError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(sled::Error::Io(error))) if error.kind() == io::ErrorKind::StorageFull => {
-            Err(EngineError::Index { what: "the disk is full".to_owned() })
-        }
+        Ok(Err(sled::Error::Io(source))) if !is_damage(&source) => Err(EngineError::NoIndex { source }),
         Ok(Err(error)) => Err(EngineError::Index { what: error.to_string() }),
         Err(_) => Err(EngineError::Index { what: "it is damaged".to_owned() }),
     }
 }
 
+/// Whether an error may come from the index's own files, rather than from a system that lacks something.
+fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let lacks = [OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull];
+    let no_more_files = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    !lacks.contains(&error.kind()) && !error.raw_os_error().is_some_and(|number| no_more_files.contains(&number))
+}
+
 /// Writes a changed block back, in parts where it has grown too large.
-fn close(block: Option<(Vec<u8>, Option<sled::IVec>, Block)>, batch: &mut sled::Batch) {
+fn close(block: Option<(sled::IVec, Option<sled::IVec>, Block)>, batch: &mut sled::Batch) {
     let Some((start, _, block)) = block else { return };
     if block.is_empty() && start != LOWEST {
         batch.remove(start);
@@ -94,12 +101,12 @@ fn close(block: Option<(Vec<u8>, Option<sled::IVec>, Block)>, batch: &mut sled::
     let mut first = Some(start);
     for part in split(block) {
         // The first part keeps the block's key: nothing may be below it.
-        let key = first.take().unwrap_or_else(|| part.first().expect("parts are not empty"));
+        let key = first.take().unwrap_or_else(|| part.first().expect("parts are not empty").into());
         batch.insert(key, part.to_bytes());
     }
 }
 
-fn damaged() -> EngineError {
+fn damaged(_: Malformed) -> EngineError {
     EngineError::Index { what: "an entry has an unknown shape".to_owned() }
 }
 
@@ -114,7 +121,10 @@ impl Index {
                 .mode(sled::Mode::HighThroughput)
                 .open()
         })?;
-        let failed = |error: io::Error| EngineError::Index { what: error.to_string() };
+        let failed = |source: io::Error| match is_damage(&source) {
+            true => EngineError::Index { what: source.to_string() },
+            false => EngineError::NoIndex { source },
+        };
         let file = fs::File::open(directory.join("db")).map_err(failed)?;
         fs::File::open(directory.join("conf")).and_then(|conf| conf.sync_all()).map_err(failed)?;
         sync_directory(directory)?;
@@ -125,13 +135,13 @@ impl Index {
     /// What the index holds.
     pub fn mark(&self) -> Result<Mark, EngineError> {
         let bytes = guarded(|| self.db.get(MARK))?;
-        bytes.map_or(Ok(Mark::default()), |bytes| Mark::parse(&bytes).ok_or_else(damaged))
+        bytes.map_or(Ok(Mark::default()), |bytes| Mark::parse(&bytes).ok_or(Malformed).map_err(damaged))
     }
 
     /// How far the journal reached when something was last committed: its high-water mark.
     pub fn seen(&self) -> Result<Mark, EngineError> {
         let bytes = guarded(|| self.seen.get(SEEN))?;
-        bytes.map_or(Ok(Mark::default()), |bytes| Mark::parse(&bytes).ok_or_else(damaged))
+        bytes.map_or(Ok(Mark::default()), |bytes| Mark::parse(&bytes).ok_or(Malformed).map_err(damaged))
     }
 
     pub fn note_seen(&self, mark: Mark) -> Result<(), EngineError> {
@@ -143,30 +153,29 @@ impl Index {
         guarded(|| self.db.insert(MARK, mark.to_bytes())).map(|_| ())
     }
 
-    /// The block that `key` belongs to, with its own key.
-    fn block_of(&self, key: &[u8]) -> Result<(Vec<u8>, Block), EngineError> {
-        match guarded(|| self.db.range(LOWEST..=key).next_back().transpose())? {
-            Some((start, bytes)) => Ok((start.to_vec(), Block::parse(&bytes).ok_or_else(damaged)?)),
-            None => Ok((LOWEST.to_vec(), Block::default())),
-        }
+    /// The bytes of the block that `key` belongs to, with the block's own key.
+    fn block_of(&self, key: &[u8]) -> Result<(sled::IVec, sled::IVec), EngineError> {
+        let found = guarded(|| self.db.range(LOWEST..=key).next_back().transpose())?;
+        Ok(found.unwrap_or_else(|| (LOWEST.into(), sled::IVec::default())))
     }
 
     pub fn get(&self, key: &[u8]) -> Result<Option<Entry>, EngineError> {
-        let (_, mut block) = self.block_of(key)?;
-        Ok(block.remove(key))
+        let (_, bytes) = self.block_of(key)?;
+        block::find(&bytes, key).map_err(damaged)
     }
 
     pub fn scan(&self, range: Range, direction: Direction, limit: usize) -> Result<Vec<(Vec<u8>, Entry)>, EngineError> {
         let first = match &range.0 {
             Bound::Included(key) | Bound::Excluded(key) => self.block_of(key)?.0,
-            Bound::Unbounded => LOWEST.to_vec(),
+            Bound::Unbounded => LOWEST.into(),
         };
         let end = match &range.1 {
-            Bound::Included(key) | Bound::Excluded(key) => Bound::Included(key.clone()),
+            Bound::Included(key) | Bound::Excluded(key) => Bound::Included(key.as_slice().into()),
             Bound::Unbounded => Bound::Unbounded,
         };
+        let bounds = (range.0.as_ref().map(Vec::as_slice), range.1.as_ref().map(Vec::as_slice));
         let mut found: Vec<(Vec<u8>, Entry)> = Vec::new();
-        let mut blocks = self.db.range::<Vec<u8>, _>((Bound::Included(first), end));
+        let mut blocks = self.db.range::<sled::IVec, _>((Bound::Included(first), end));
         while found.len() < limit {
             let next = guarded(|| {
                 let next = match direction {
@@ -176,15 +185,19 @@ impl Index {
                 next.transpose()
             })?;
             let Some((_, bytes)) = next else { break };
-            let block = Block::parse(&bytes).ok_or_else(damaged)?;
             // A block may have been divided since the one before it was read: nothing is given twice.
-            let last = found.last().map(|(key, _)| key.clone());
-            let fresh = |key: &Vec<u8>| match (direction, &last) {
+            let last = found.last().map(|(key, _)| key.as_slice());
+            let is_fresh = |key: &[u8]| match (direction, last) {
                 (_, None) => true,
                 (Direction::Ascending, Some(last)) => key > last,
                 (Direction::Descending, Some(last)) => key < last,
             };
-            let mut hits: Vec<_> = block.into_iter().filter(|(key, _)| range.contains(key) && fresh(key)).collect();
+            let (mut hits, mut walk) = (Vec::new(), Walk::over(&bytes));
+            while let Some((key, entry)) = walk.step().map_err(damaged)? {
+                if RangeBounds::<[u8]>::contains(&bounds, key) && is_fresh(key) {
+                    hits.push((key.to_vec(), entry));
+                }
+            }
             if direction == Direction::Descending {
                 hits.reverse();
             }
@@ -217,12 +230,13 @@ impl Index {
     fn change<T>(&self, changes: BTreeMap<&[u8], T>, change: impl Fn(&mut Block, &[u8], T)) -> Result<(), EngineError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut batch = sled::Batch::default();
-        let mut open: Option<(Vec<u8>, Option<sled::IVec>, Block)> = None;
+        let mut open: Option<(sled::IVec, Option<sled::IVec>, Block)> = None;
         for (key, value) in changes {
             let beyond = |end: &Option<sled::IVec>| end.as_ref().is_some_and(|end| key >= end.as_ref());
             if open.as_ref().is_none_or(|(_, end, _)| beyond(end)) {
                 close(open.take(), &mut batch);
-                let (start, block) = self.block_of(key)?;
+                let (start, bytes) = self.block_of(key)?;
+                let block = Block::parse(&bytes).map_err(damaged)?;
                 let end = guarded(|| self.db.get_gt(&start))?.map(|(end, _)| end);
                 open = Some((start, end, block));
             }

@@ -144,8 +144,9 @@ impl Journal {
         let known_by = if mark.sequence == 0 { seen } else { mark };
         found.mark_known = mark_known(&current, key, known_by, &tip)?;
         let follows = tip.sequence;
-        // A commit that the index has seen was acknowledged: its number is not given out again.
-        let tip = Tip { sequence: tip.sequence.max(seen.sequence), ..tip };
+        // A commit that was acknowledged and is lost: its number is not given out again.
+        let lost = found.damage.iter().map(|damage| *damage.commits.end()).max().unwrap_or(0);
+        let tip = Tip { sequence: tip.sequence.max(seen.sequence).max(lost), ..tip };
         if seen.sequence > 0 && current.is_empty() {
             let what = "the whole journal is missing".to_owned();
             found.damage.push(Damage { file: "journal".into(), what, commits: 1..=seen.sequence, keys: Vec::new() });
@@ -286,7 +287,7 @@ fn read_tail(last: &Arc<Segment>, key: &hmac::Key, seen: &Mark, found: &mut Foun
                 (tip, end) = (Tip { sequence: frame.last, chain: frame.mac }, frame.span.end);
             }
             // Its write may never have been finished, and nobody has been told otherwise.
-            _ if is_end && seen.sequence <= tip.sequence => {
+            _ if is_end && seen.sequence <= tip.sequence && is_one_write(&bytes[end..], tip.sequence) => {
                 found.torn_bytes = (bytes.len() - end) as u64;
                 let file = open_to_append(&last.path)?;
                 file.set_len(end as u64).map_err(not_durable(&last.path))?;
@@ -302,7 +303,8 @@ fn read_tail(last: &Arc<Segment>, key: &hmac::Key, seen: &Mark, found: &mut Foun
                     Piece::Frame(frame) => Some(frame.first - 1),
                     Piece::Gap(_) => None,
                 });
-                named = next.unwrap_or(seen.sequence);
+                let begun = || frame::last_begun(&bytes[end..], tip.sequence).unwrap_or(0);
+                named = next.unwrap_or_else(|| seen.sequence.max(begun()));
                 found.damage.push(gap(last, tip.sequence + 1, named));
             }
         }
@@ -313,6 +315,12 @@ fn read_tail(last: &Arc<Segment>, key: &hmac::Key, seen: &Mark, found: &mut Foun
         found.damage.push(gap(last, tip.sequence + 1, seen.sequence));
     }
     Ok((good.then(|| last.clone()), tip, end as u64))
+}
+
+/// Whether what stands behind commit `last` can be a single write that was not finished. A sync ends before the next
+/// frame is begun: where another one begins, the one before it was acknowledged.
+fn is_one_write(rest: &[u8], last: Sequence) -> bool {
+    frame::last_begun(rest.get(1..).unwrap_or_default(), last).is_none()
 }
 
 /// The frames of a segment that should reach up to commit `end`, and what of it is damaged.
@@ -424,6 +432,28 @@ mod tests {
             drop(journal);
             assert_eq!(open(dir.path(), &Mark::default()).0.tip().sequence, 5);
         }
+    }
+
+    /// Two frames at the end that make no sense are not one unfinished write: the first was acknowledged.
+    #[test]
+    fn frames_that_were_acknowledged_are_not_cut_off_as_torn() {
+        let (dir, path, last_frame, _) = filled(5);
+        let whole = fs::read(&path).unwrap();
+        let frame_bytes = whole.len() - last_frame;
+        let mut bytes = whole[..whole.len() - 10].to_vec();
+        // The fourth frame is lost, and the fifth has no end.
+        bytes[last_frame - frame_bytes..last_frame].fill(0);
+        fs::write(&path, &bytes).unwrap();
+        let (journal, found) = open(dir.path(), &Mark::default());
+        assert_eq!((found.torn_bytes, fs::read(&path).unwrap().len()), (0, bytes.len()));
+        assert_eq!(found.damage.iter().map(|damage| damage.commits.clone()).collect::<Vec<_>>(), [4..=5]);
+        assert_eq!(journal.tip().sequence, 5);
+        // One whose head is gone cannot be told from one that was never written.
+        let (dir, path, last_frame, _) = filled(5);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[last_frame..].fill(0);
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(open(dir.path(), &Mark::default()).1.torn_bytes as usize, frame_bytes);
     }
 
     /// The same cut is damage when the index has seen the commit: it was acknowledged.

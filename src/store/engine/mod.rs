@@ -148,6 +148,9 @@ pub enum EngineError {
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{path} is damaged at byte {offset}: {what}")]
     Damaged { path: PathBuf, offset: u64, what: &'static str },
+    /// The process must end. The index is as good as it was.
+    #[error("the system does not let the index be used")]
+    NoIndex { source: io::Error },
     /// The process must end; the next start builds the index anew.
     #[error("the index failed: {what}")]
     Index { what: String },

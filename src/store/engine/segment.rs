@@ -28,6 +28,10 @@ use super::{
 };
 
 const MAGIC: &[u8; 8] = b"FDSEG001";
+/// Above every value: what is larger stands in a blob.
+const MAX_VALUE_BYTES: u32 = 16 << 20;
+/// How much of a file counts as lost where one byte of it cannot be read.
+const SECTOR_BYTES: usize = 4_096;
 const FIXED_BYTES: usize = 8 + 4 + 6 * 8;
 pub const HEADER_BYTES: usize = FIXED_BYTES + 3 * MAC_BYTES;
 
@@ -160,6 +164,7 @@ impl Segment {
     fn open(path: PathBuf, first: Sequence, generation: u32, key: &hmac::Key) -> Result<Self, EngineError> {
         let file = File::open(&path).map_err(unreadable(&path))?;
         let mut bytes = vec![0; HEADER_BYTES];
+        // What cannot be read is damaged.
         let read = file.read_exact_at(&mut bytes, 0);
         let header = Header::parse(&bytes, key)
             .filter(|header| read.is_ok() && (header.first, header.generation) == (first, generation));
@@ -196,25 +201,28 @@ impl Segment {
         self.header.generation > 0
     }
 
-    /// The whole file. Segments are small enough for memory.
+    /// The whole file. Segments are small enough for memory. Sectors that the disk does not give any more are zeros, and
+    /// so show as damage.
     pub fn read(&self) -> Result<Vec<u8>, EngineError> {
-        let read = || {
-            let mut bytes = vec![0; usize::try_from(self.file.metadata()?.len()).unwrap_or(usize::MAX)];
-            self.file.read_exact_at(&mut bytes, 0)?;
-            Ok(bytes)
-        };
-        read().map_err(unreadable(&self.path))
+        let length = self.file.metadata().map_err(unreadable(&self.path))?.len();
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        read_what_can_be_read(&mut bytes, |part, at| self.file.read_exact_at(part, at))
+            .map_err(unreadable(&self.path))?;
+        Ok(bytes)
     }
 
     pub fn read_at(&self, offset: u32, length: u32) -> Result<Vec<u8>, EngineError> {
-        let mut bytes = vec![0; length as usize];
-        let end = self.file.metadata().map_err(unreadable(&self.path))?.len();
-        if u64::from(offset) + u64::from(length) > end {
-            let what = "it is shorter than it was";
-            return Err(EngineError::Damaged { path: self.path.clone(), offset: offset.into(), what });
+        let damaged = |what| EngineError::Damaged { path: self.path.clone(), offset: offset.into(), what };
+        if length > MAX_VALUE_BYTES {
+            return Err(damaged("no value is that long"));
         }
-        self.file.read_exact_at(&mut bytes, offset.into()).map_err(unreadable(&self.path))?;
-        Ok(bytes)
+        let mut bytes = vec![0; length as usize];
+        match self.file.read_exact_at(&mut bytes, offset.into()) {
+            Ok(()) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(damaged("it is shorter than it was")),
+            Err(error) if is_bad_sector(&error) => Err(damaged("the disk does not give it any more")),
+            Err(error) => Err(unreadable(&self.path)(error)),
+        }
     }
 
     /// Its frames; `bytes` is what [`Segment::read`] gave.
@@ -223,9 +231,49 @@ impl Segment {
     }
 }
 
+/// Whether the disk has lost what was asked for, rather than that it could not be asked.
+fn is_bad_sector(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+/// Fills `bytes`, and where the disk fails, all but the sectors that fail.
+fn read_what_can_be_read(bytes: &mut [u8], read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> io::Result<()> {
+    match read(bytes, 0) {
+        Err(error) if is_bad_sector(&error) => {}
+        done => return done,
+    }
+    for (number, sector) in bytes.chunks_mut(SECTOR_BYTES).enumerate() {
+        match read(sector, (number * SECTOR_BYTES) as u64) {
+            Err(error) if is_bad_sector(&error) => sector.fill(0),
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bad_sector_hides_nothing_but_itself() {
+        let good: Vec<u8> = (0..20_000_u32).map(|n| n as u8 | 1).collect();
+        let bad = 8_192..12_288;
+        let disk = |bytes: &mut [u8], at: u64| {
+            let span = at as usize..at as usize + bytes.len();
+            if span.start < bad.end && bad.start < span.end {
+                return Err(io::Error::from_raw_os_error(5));
+            }
+            bytes.copy_from_slice(&good[span]);
+            Ok(())
+        };
+        let mut bytes = vec![0; good.len()];
+        read_what_can_be_read(&mut bytes, disk).unwrap();
+        assert!(bytes[bad.clone()].iter().all(|byte| *byte == 0));
+        assert_eq!((&bytes[..bad.start], &bytes[bad.end..]), (&good[..bad.start], &good[bad.end..]));
+        let closed = |_: &mut [u8], _| Err(io::ErrorKind::PermissionDenied.into());
+        assert!(read_what_can_be_read(&mut bytes, closed).is_err());
+    }
 
     #[test]
     fn a_header_comes_back_and_no_bit_of_it_may_change() {
