@@ -63,18 +63,18 @@ pub struct Blobs {
 impl Blobs {
     /// Opens the directory and removes files whose writing was cut off: no record names them.
     pub fn open(directory: &Path, vault: Arc<Vault>) -> io::Result<Self> {
-        fs::create_dir_all(directory)?;
-        for shard in fs::read_dir(directory)? {
-            let shard = shard?.path();
-            if shard.is_dir() {
-                for file in fs::read_dir(&shard)? {
-                    let path = file?.path();
-                    if path.extension().is_some_and(|extension| extension == "new") {
-                        fs::remove_file(path)?;
-                    }
+        for shard in 0..=u8::MAX {
+            let shard = directory.join(format!("{shard:02x}"));
+            fs::create_dir_all(&shard)?;
+            for file in fs::read_dir(&shard)? {
+                let path = file?.path();
+                if path.extension().is_some_and(|extension| extension == "new") {
+                    fs::remove_file(path)?;
                 }
             }
         }
+        // Nothing that is written later has to ask whether its directory is durable.
+        File::open(directory)?.sync_all()?;
         Ok(Self { directory: directory.to_owned(), vault })
     }
 
@@ -97,33 +97,35 @@ impl Blobs {
         let path = self.path(id);
         let write = |source| BlobError::Write { id, source };
         let shard = path.parent().expect("a blob stands in a directory");
-        if !shard.exists() {
-            fs::create_dir_all(shard).map_err(write)?;
-            File::open(&self.directory).and_then(|dir| dir.sync_all()).map_err(write)?;
-        }
         let secret = Secret::random();
         let head = Zeroizing::new([secret.bytes().as_slice(), &(bytes.len() as u64).to_be_bytes()].concat());
         let record = self.vault.seal(place(&id.0.to_be_bytes()), key, false, &head);
         let record = record.map_err(|source| BlobError::Key { id, source })?;
         let file_key = aead(&secret);
         let new = path.with_extension("new");
-        let mut file = io::BufWriter::with_capacity(256 << 10, File::create_new(&new).map_err(write)?);
-        file.write_all(MAGIC).map_err(write)?;
-        file.write_all(&(record.len() as u16).to_be_bytes()).map_err(write)?;
-        file.write_all(&record).map_err(write)?;
-        let padded = padded_len(bytes.len() as u64);
-        let chunks = chunk_count(padded);
-        for number in 0..chunks {
-            let start = bytes.len().min((number * CHUNK_BYTES) as usize);
-            let end = bytes.len().min(start + CHUNK_BYTES as usize);
-            let mut chunk = bytes[start..end].to_vec();
-            chunk.resize((padded - number * CHUNK_BYTES).min(CHUNK_BYTES) as usize, 0);
-            let aad = self.chunk_aad(id, number, number + 1 == chunks);
-            file.write_all(&seal_with(&file_key, &aad, &chunk)).map_err(write)?;
+        let sealed = |file: File| {
+            let mut file = io::BufWriter::with_capacity(256 << 10, file);
+            file.write_all(MAGIC)?;
+            file.write_all(&(record.len() as u16).to_be_bytes())?;
+            file.write_all(&record)?;
+            let padded = padded_len(bytes.len() as u64);
+            let chunks = chunk_count(padded);
+            for number in 0..chunks {
+                let start = bytes.len().min((number * CHUNK_BYTES) as usize);
+                let end = bytes.len().min(start + CHUNK_BYTES as usize);
+                let mut chunk = bytes[start..end].to_vec();
+                chunk.resize((padded - number * CHUNK_BYTES).min(CHUNK_BYTES) as usize, 0);
+                let aad = self.chunk_aad(id, number, number + 1 == chunks);
+                file.write_all(&seal_with(&file_key, &aad, &chunk))?;
+            }
+            file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+            fs::rename(&new, &path)
+        };
+        if let Err(source) = File::create_new(&new).and_then(sealed) {
+            // On a full disk every byte counts; a start removes it too.
+            let _ = fs::remove_file(&new);
+            return Err(write(source));
         }
-        let file = file.into_inner().map_err(|error| write(error.into_error()))?;
-        file.sync_all().map_err(write)?;
-        fs::rename(&new, &path).map_err(write)?;
         File::open(shard).and_then(|dir| dir.sync_all()).map_err(write)?;
         Ok(id)
     }

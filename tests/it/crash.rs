@@ -278,10 +278,6 @@ fn mail(n: usize, subject: &str) -> String {
 /// Ends the daemon before each step on the way of an item into the inbox: of one that comes while it runs, or of one
 /// that waits for its start. Gives the steps at which it died, and the whole way.
 async fn every_step_of_receiving(trial: &mut Trial, channel: Channel, waits: bool) -> (Vec<Step>, Vec<Step>) {
-    // A directory of blobs that has to be made first is one step more: with all of them, every way is the same.
-    for shard in 0..=u8::MAX {
-        fs::create_dir_all(trial.site.state().join(format!("blobs/{shard:02x}"))).unwrap();
-    }
     let mut deaths = Vec::new();
     for at in 1..MOST_STEPS {
         if waits {
