@@ -78,6 +78,12 @@ pub enum StoreError {
     Keyslots(#[from] KeyslotError),
     #[error("cannot use the directory {path}")]
     Directory { path: PathBuf, source: io::Error },
+    /// There are keys of messages, but neither journal nor index. An index alone would say what is missing.
+    #[error(
+        "{path} holds keys of messages, but no messages: bring the whole directory back from a backup, or, to begin with \
+         nothing, move it away"
+    )]
+    Emptied { path: PathBuf },
     #[error("another process uses the store in {path}")]
     InUse { path: PathBuf },
     #[error("the store is closed")]
@@ -187,6 +193,10 @@ impl Store {
         // Before anything else: on a full disk it makes room for what opening writes.
         let space = Space::open(directory).map_err(failed)?;
         let vault = Arc::new(Vault::open(directory, kek)?);
+        let is_empty = ["journal", "index"].iter().all(|name| !directory.join(name).exists());
+        if is_empty && vault.keyring.slots_reserved() > 0 {
+            return Err(StoreError::Emptied { path: directory.to_owned() });
+        }
         let blobs = Arc::new(Blobs::open(&directory.join("blobs"), vault.clone()).map_err(failed)?);
         let engine = Durable::open(directory, vault.keyring.journal_key(), limits, progress)?;
         Ok(Self::start(Inner::new(Arc::new(engine), vault, blobs, space, clock, Some(lock))))

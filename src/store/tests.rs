@@ -38,6 +38,26 @@ async fn records_large_and_small_survive_a_restart() {
     assert_eq!(spilled, 0);
 }
 
+/// A restore that forgot the records does not begin an empty practice.
+#[tokio::test]
+async fn keys_without_records_are_refused() {
+    let (dir, kek) = (tempfile::tempdir().unwrap(), Kek::random());
+    let store = open(dir.path(), &kek);
+    store.new_data_key().await.unwrap();
+    put(&store, 1, "one").await;
+    store.close().await;
+    drop(store);
+    fs::remove_dir_all(dir.path().join("journal")).unwrap();
+    let kept = dir.path().join("index");
+    let aside = dir.path().join("aside");
+    fs::rename(&kept, &aside).unwrap();
+    let refused = Store::open(dir.path(), &kek, Clock::manual(Timestamp::default()));
+    assert!(matches!(refused, Err(StoreError::Emptied { .. })));
+    // An index alone can say what is missing.
+    fs::rename(aside, kept).unwrap();
+    assert_eq!(open(dir.path(), &kek).findings().damage.len(), 1);
+}
+
 #[tokio::test]
 async fn a_second_process_is_kept_out() {
     let (dir, kek) = (tempfile::tempdir().unwrap(), Kek::random());
