@@ -21,7 +21,7 @@ use crate::{
         Records, StoreError,
         data_keys::DataKey,
         engine::Direction,
-        schema::{self, RawRecord},
+        schema::{self, Lookup, RawRecord},
         seal::random,
     },
 };
@@ -200,7 +200,7 @@ pub(super) fn continued(
     Ok(recent.unwrap_or_else(|| new_conversation(desk, contact, line, at)))
 }
 
-fn message_id_lookup(desk: &Desk<'_, '_>, message_id: &str) -> [u8; 32] {
+fn message_id_lookup(desk: &Desk<'_, '_>, message_id: &str) -> Lookup {
     desk.lookup("message id", message_id.as_bytes())
 }
 
@@ -372,7 +372,7 @@ fn file_mail(
     Ok(())
 }
 
-pub(super) fn voicemail_lookup(desk: &Desk<'_, '_>, line: &LineId, msg_id: &str) -> [u8; 32] {
+pub(super) fn voicemail_lookup(desk: &Desk<'_, '_>, line: &LineId, msg_id: &str) -> Lookup {
     desk.lookup("voicemail", format!("{line}\n{msg_id}").as_bytes())
 }
 

@@ -13,7 +13,7 @@ use crate::{
     store::{
         Records, StoreError,
         engine::Direction,
-        schema::{self, Invite, Session, Token},
+        schema::{self, Invite, Lookup, Session, Token},
         seal::random,
     },
 };
@@ -98,7 +98,7 @@ fn check_password(password: &str, staff: &Staff) -> Result<(), InboxError> {
     Ok(())
 }
 
-fn login_lookup(desk: &Desk<'_, '_>, login: &str) -> [u8; 32] {
+fn login_lookup(desk: &Desk<'_, '_>, login: &str) -> Lookup {
     desk.lookup("login", login.as_bytes())
 }
 
@@ -503,7 +503,7 @@ impl Inbox {
 
 fn begin_session(
     desk: &mut Desk<'_, '_>,
-    cookie: &[u8; 32],
+    cookie: &Lookup,
     staff: &Staff,
     address: Option<String>,
 ) -> Result<(), InboxError> {

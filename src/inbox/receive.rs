@@ -30,8 +30,19 @@ impl From<StoreError> for NotStored {
 }
 
 impl Inbox {
-    fn source_lookup(&self, key: &SourceKey) -> [u8; 32] {
-        self.shared.store.lookup("source", &key.to_bytes())
+    /// Where the ledger has an item. Mails of a folder stand beside each other in the order in which they come: an index
+    /// stays small where its changes do.
+    fn source_lookup(&self, key: &SourceKey) -> Lookup {
+        let store = &self.shared.store;
+        let SourceKey::Mail { line, folder, uid_validity, uid } = key else {
+            return store.lookup("source", &key.to_bytes());
+        };
+        // No mail has the UID 0 (RFC 9051, section 2.3.1.1).
+        let (line, folder, uid_validity) = (line.clone(), folder.clone(), *uid_validity);
+        let folder = SourceKey::Mail { line, folder, uid_validity, uid: 0 };
+        let mut lookup = store.lookup("source folder", &folder.to_bytes());
+        lookup[12..].copy_from_slice(&uid.to_be_bytes());
+        lookup
     }
 
     async fn store_raw(&self, raw: Raw) -> Result<Stored, InboxError> {

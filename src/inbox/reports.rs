@@ -18,7 +18,7 @@ use crate::{
     store::{
         Records,
         engine::Direction,
-        schema::{self, EarlyReport, OutboxRow},
+        schema::{self, EarlyReport, Lookup, OutboxRow},
     },
 };
 
@@ -27,7 +27,7 @@ const REPORT_WINDOW_MS: i64 = 3 * 24 * 3600 * 1000;
 /// Reports that are kept while one text is handed over; it has ten parts at most.
 const MAX_EARLY: usize = 32;
 
-fn report_lookup(desk: &Desk<'_, '_>, line: &LineId, reference: Option<u8>, to: &PhoneNumber) -> [u8; 32] {
+fn report_lookup(desk: &Desk<'_, '_>, line: &LineId, reference: Option<u8>, to: &PhoneNumber) -> Lookup {
     let reference = reference.map_or("any".to_owned(), |reference| reference.to_string());
     desk.lookup("report", format!("{line}\n{reference}\n{}", to.as_e164()).as_bytes())
 }
@@ -105,7 +105,7 @@ pub(super) fn file_report(desk: &mut Desk<'_, '_>, line: &LineId, report: &Statu
 }
 
 /// The newest text that a report may be about.
-fn reported(desk: &mut Desk<'_, '_>, lookup: &[u8; 32]) -> Result<Option<(Message, u8)>, InboxError> {
+fn reported(desk: &mut Desk<'_, '_>, lookup: &Lookup) -> Result<Option<(Message, u8)>, InboxError> {
     let newest = desk.txn.list(&schema::REPORTS_DUE, lookup, Direction::Descending, None, 1)?.into_iter().next();
     let Some(((_, id), part)) = newest else { return Ok(None) };
     let message = desk.message(id)?;

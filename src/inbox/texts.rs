@@ -64,7 +64,7 @@ fn keyword(text: &str) -> Option<Keyword> {
     }
 }
 
-fn parts_lookup(desk: &Desk<'_, '_>, line: &LineId, from: &Address, part: &TextPart) -> [u8; 32] {
+fn parts_lookup(desk: &Desk<'_, '_>, line: &LineId, from: &Address, part: &TextPart) -> Lookup {
     let key = format!("{line}\n{}\n{}\n{}\n{}", from.key(), part.reference, part.reference_bits, part.total);
     desk.lookup("text parts", key.as_bytes())
 }
@@ -270,7 +270,7 @@ fn enter(
     Ok(message)
 }
 
-pub(super) fn opt_out_lookup(desk: &Desk<'_, '_>, number: &PhoneNumber) -> [u8; 32] {
+pub(super) fn opt_out_lookup(desk: &Desk<'_, '_>, number: &PhoneNumber) -> Lookup {
     desk.lookup("opt out", number.as_e164().as_bytes())
 }
 

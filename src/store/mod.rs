@@ -320,7 +320,7 @@ impl Store {
 
     /// HMAC of a value for a look-up; `purpose` keeps tables apart.
     pub fn lookup(&self, purpose: &str, value: &[u8]) -> Lookup {
-        self.inner.vault.keyring.lookup(purpose, value)
+        self.inner.vault.lookup(purpose, value)
     }
 
     /// The number of the last commit, and a wake-up at each new one.

@@ -139,7 +139,7 @@ pub trait Records {
 
     /// HMAC of a value for a look-up; `purpose` keeps tables apart.
     fn lookup(&self, purpose: &str, value: &[u8]) -> Lookup {
-        self.sealer().vault.keyring.lookup(purpose, value)
+        self.sealer().vault.lookup(purpose, value)
     }
 }
 

@@ -86,7 +86,7 @@ impl Key for u64 {
 }
 
 /// An HMAC: what is looked up without being readable.
-impl Key for [u8; 32] {
+impl Key for [u8; 16] {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self);
     }

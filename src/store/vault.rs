@@ -6,6 +6,7 @@ use super::{
     data_keys::{DataKey, DataKeyError, DataKeys},
     keyring::Keyring,
     keys::{Kek, KeyError},
+    schema::Lookup,
     seal::{DoesNotOpen, HEADER_BYTES, Header, Place, SEAL_BYTES, Under, open_with, seal_with},
 };
 
@@ -39,6 +40,11 @@ impl Vault {
         let keyring = Arc::new(Keyring::open_or_create(&path, kek)?);
         let data_keys = DataKeys::open(directory, keyring.clone())?;
         Ok(Self { keyring, data_keys })
+    }
+
+    /// HMAC of a value for a look-up; `purpose` keeps tables apart.
+    pub fn lookup(&self, purpose: &str, value: &[u8]) -> Lookup {
+        *self.keyring.lookup(purpose, value).first_chunk().expect("HMAC-SHA-256 is longer")
     }
 
     /// Seals `plain` for its place, under a data key, or else under the current epoch.
