@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! file   = header:[64] slot*
-//! header = "FDKEYS01" install:[16] zero:[8] hmac:[32]
+//! header = "FDKEYS01" install:[16] slots:u32 zero:[4] hmac:[32]
 //! slot   = wrapping:u32 nonce:[12] wrapped:[32] tag:[16]       64 bytes, at 64 × (number + 1)
 //! ```
 //!
@@ -19,6 +19,9 @@
 //! authenticated, that the key was destroyed and not lost. Flash keeps old versions of what is overwritten. Therefore
 //! [`DataKeys::renew`] writes the file anew under a fresh wrapping key and destroys the one before in the keyring:
 //! remnants of old slots open no more, as long as no remnant of the old keyring is found with the KEK that opens it.
+//!
+//! The header says how many slots there are, so that a file that was cut off is noticed even where its copy was too, and
+//! no number is given out a second time. It is written after the slots: a crash can only make it say too few.
 //!
 //! **A flipped bit** would lose a message, so there are two files, `data-keys` and `data-keys.copy`. A slot that does
 //! not open in one is restored from the other when it is read or checked. A slot that is damaged in both is named by
@@ -121,6 +124,24 @@ fn offset(slot: u32) -> u64 {
     (u64::from(slot) + 1) * SLOT_BYTES as u64
 }
 
+fn header(keyring: &Keyring, slots: u32) -> Slot {
+    let mut header = [0; SLOT_BYTES];
+    header[..8].copy_from_slice(MAGIC);
+    header[8..24].copy_from_slice(keyring.install());
+    header[24..28].copy_from_slice(&slots.to_be_bytes());
+    let check = keyring.lookup("header of data-keys", &header[..32]);
+    header[32..].copy_from_slice(&check);
+    header
+}
+
+/// How many slots a whole header says that there are.
+fn slots_noted(keyring: &Keyring, file: &File) -> Option<u32> {
+    let mut found = [0; SLOT_BYTES];
+    file.read_exact_at(&mut found, 0).ok()?;
+    let slots = u32::from_be_bytes(found[24..28].try_into().expect("four bytes"));
+    (found == header(keyring, slots)).then_some(slots)
+}
+
 fn slots_in(length: u64) -> u32 {
     u32::try_from((length / SLOT_BYTES as u64).saturating_sub(1)).unwrap_or(u32::MAX)
 }
@@ -146,9 +167,17 @@ impl DataKeys {
         }
         let files = [open_file(&paths[0])?, open_file(&paths[1])?];
         let lengths = [length(&files[0], &paths[0])?, length(&files[1], &paths[1])?];
+        let noted = files.each_ref().map(|file| slots_noted(&keyring, file));
+        let there = slots_in(lengths[0]).max(slots_in(lengths[1]));
         // Numbers that were given out before stay as they are: their slots are empty and count as damaged.
-        let lost_all = lengths.iter().all(|length| slots_in(*length) == 0) && reserved > 0;
-        let slots = if lost_all { reserved } else { slots_in(lengths[0]).max(slots_in(lengths[1])) };
+        let slots = match noted.into_iter().flatten().max() {
+            None if there == 0 => reserved,
+            noted => there.max(noted.unwrap_or(0)),
+        };
+        if slots > there && !(missing[0] && missing[1]) {
+            let lost = slots - there;
+            repairs.push(format!("data-keys and data-keys.copy were cut off: the last {lost} keys are lost"));
+        }
         let keys = Self {
             directory: directory.to_owned(),
             keyring,
@@ -168,16 +197,13 @@ impl DataKeys {
     /// Gives both files a header and the same length: what one lacks comes from the other.
     fn even_out(&self, lengths: [u64; 2], slots: u32, missing: [bool; 2]) -> Result<(), DataKeyError> {
         let (files, want) = (self.files(), offset(slots));
-        let header = self.header();
         let mut changed = false;
         for this in 0..2 {
-            let mut found = [0; SLOT_BYTES];
-            let readable = files[this].read_exact_at(&mut found, 0).is_ok();
-            if !readable || found != header {
-                if readable {
+            let noted = slots_noted(&self.keyring, &files[this]);
+            if noted != Some(slots) {
+                if noted.is_none() && lengths[this] >= SLOT_BYTES as u64 {
                     self.note_repair(format!("the header of {} was damaged and was written anew", NAMES[this]));
                 }
-                self.write_at(&files, this, &header, 0)?;
                 changed = true;
             }
             if lengths[this] == want || slots == 0 {
@@ -185,7 +211,7 @@ impl DataKeys {
             }
             changed = true;
             if slots_in(lengths[this]) < slots {
-                if !missing[this] {
+                if !missing[this] && lengths[this] < lengths[1 - this] {
                     self.note_repair(format!("{} was shorter than it should be: its end was restored", NAMES[this]));
                 }
                 files[this].set_len(want).map_err(|error| self.cannot_write(this, error))?;
@@ -206,18 +232,17 @@ impl DataKeys {
         }
         if changed {
             self.sync(&files)?;
+            self.write_headers(&files, slots)?;
+            self.sync(&files)?;
             self.sync_directory()?;
         }
         Ok(())
     }
 
-    fn header(&self) -> Slot {
-        let mut header = [0; SLOT_BYTES];
-        header[..8].copy_from_slice(MAGIC);
-        header[8..24].copy_from_slice(self.keyring.install());
-        let check = self.keyring.lookup("header of data-keys", &header[..32]);
-        header[32..].copy_from_slice(&check);
-        header
+    /// Notes how many slots there are, which are durable by then.
+    fn write_headers(&self, files: &Pair, slots: u32) -> Result<(), DataKeyError> {
+        let header = header(&self.keyring, slots);
+        (0..2).try_for_each(|file| self.write_at(files, file, &header, 0))
     }
 
     fn files(&self) -> Arc<Pair> {
@@ -377,6 +402,7 @@ impl DataKeys {
             self.write_at(&files, file, &bytes, offset(first))?;
         }
         self.sync(&files)?;
+        self.write_headers(&files, end)?;
         writer.slots = end;
         writer.block = (writer.block * 2).min(LARGEST_BLOCK);
         writer.unused.extend((first..end).map(DataKey));
@@ -439,9 +465,6 @@ impl DataKeys {
         let _alone = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
         let paths = NAMES.map(|name| new_name(&self.directory.join(name)));
         let new: Arc<Pair> = Arc::new([create_file(&paths[0])?, create_file(&paths[1])?]);
-        for file in 0..2 {
-            self.write_at(&new, file, &self.header(), 0)?;
-        }
         self.writer().renewal = Some((new.clone(), 0));
         let renewed = self.renew_into(&new);
         self.writer().renewal = None;
@@ -457,6 +480,7 @@ impl DataKeys {
         let doubtful = self.verify(new, 0..slots)?;
         let mut writer = self.writer();
         while !self.renew_step(&mut writer)? {}
+        self.write_headers(new, writer.slots)?;
         self.sync(new)?;
         // A slot that was being shredded while it was read may have looked damaged.
         for slot in doubtful.into_iter().chain(slots..writer.slots) {

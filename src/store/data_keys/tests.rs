@@ -151,6 +151,27 @@ fn a_lost_file_does_not_give_out_old_numbers() {
     assert!(opens(&scratch.open(), new, &sealed));
 }
 
+/// Where both files are cut off, the keys at the end are named as lost, and their numbers are not given out again.
+#[test]
+fn files_that_are_both_cut_off_do_not_give_out_old_numbers() {
+    for cuts in [[64, 64], [100, 1_000], [64 * 60, 64 * 80 + 3]] {
+        let scratch = Scratch::new();
+        let keys = scratch.open();
+        let given: Vec<_> = (0..100).map(|_| keys.new_key().unwrap()).map(|key| (key, seal(&keys, key))).collect();
+        drop(keys);
+        for (file, cut) in cuts.into_iter().enumerate() {
+            OpenOptions::new().write(true).open(scratch.path(file)).unwrap().set_len(cut).unwrap();
+        }
+        let keys = scratch.open();
+        assert!(keys.repairs().iter().any(|words| words.contains("were cut off")), "{:?}", keys.repairs());
+        let left = slots_in(cuts[1]);
+        assert!(given.iter().all(|(key, sealed)| opens(&keys, *key, sealed) == (key.0 < left)), "{cuts:?}");
+        assert_eq!(keys.check().unwrap(), (left..64 + 128).map(DataKey).collect::<Vec<_>>());
+        assert!(keys.new_key().unwrap() > given[99].0);
+        assert!(scratch.open().repairs().is_empty());
+    }
+}
+
 #[test]
 fn a_destroyed_key_stays_destroyed() {
     let scratch = Scratch::new();
