@@ -130,6 +130,28 @@ mod tests {
         }
     }
 
+    /// New keys beside old records would open none of them, and hide that the old ones have to be looked for.
+    #[test]
+    fn no_new_keyring_is_made_beside_old_records() {
+        let (dir, kek) = (tempfile::tempdir().unwrap(), Kek::random());
+        drop(Vault::open(dir.path(), &kek).unwrap());
+        let files = ["keyring", "keyring.copy"].map(|file| dir.path().join(file));
+        let bytes = files.each_ref().map(|file| fs::read(file).unwrap());
+        let segment = dir.path().join("journal/00000000000000000001.journal");
+        fs::create_dir(dir.path().join("journal")).unwrap();
+        fs::write(&segment, "").unwrap();
+        files.iter().for_each(|file| fs::remove_file(file).unwrap());
+        let refused = Vault::open(dir.path(), &kek).err().expect("it refuses");
+        assert!(matches!(refused, SealError::Keyring(KeyError::Lost { .. })), "{refused:?}");
+        assert!(files.iter().all(|file| !file.exists()), "nothing was made");
+        // One of them brought back is enough; without records there is nothing to lose.
+        fs::write(&files[1], &bytes[1]).unwrap();
+        assert_eq!(Vault::open(dir.path(), &kek).unwrap().repairs().len(), 1);
+        files.iter().for_each(|file| fs::remove_file(file).unwrap());
+        fs::remove_file(segment).unwrap();
+        Vault::open(dir.path(), &kek).unwrap();
+    }
+
     #[test]
     fn records_open_after_a_restart_and_not_once_their_key_is_gone() {
         let (dir, kek) = (tempfile::tempdir().unwrap(), Kek::random());
