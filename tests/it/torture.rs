@@ -10,6 +10,7 @@ mod kills;
 mod load;
 mod power;
 mod strace;
+mod whole;
 
 use std::{
     env,

@@ -18,6 +18,7 @@ use frontdesk::{
     model::{message::Content, time::Timestamp},
     store::{
         Claim, Records, Store, StoreError,
+        data_keys::DataKey,
         engine::{Direction, Limits, Sequence},
         keys::Kek,
         seal::random,
@@ -127,12 +128,18 @@ pub fn new_key() -> String {
     data_encoding::HEXLOWER.encode(&random::<32>())
 }
 
+/// The time in every store here.
+pub const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+
 /// Opens a store whose segments are so small that one is closed and checkpointed every few steps.
 pub fn open(directory: &Path, kek: &str) -> Result<Store, StoreError> {
-    let kek = Kek::from_secret(Secret::from_hex(kek).expect("it is a key"));
-    let clock = Clock::manual(Timestamp::from_seconds(1_800_000_000));
+    open_with(directory, &Kek::from_secret(Secret::from_hex(kek).expect("it is a key")))
+}
+
+/// The same with a key that is open already.
+pub fn open_with(directory: &Path, kek: &Kek) -> Result<Store, StoreError> {
     let limits = Limits { segment_bytes: 16 << 10, cache_bytes: 1 << 20, recent_changes: 40 };
-    Store::open_with(Claim::take(directory)?, &kek, clock, limits, &|_| ())
+    Store::open_with(Claim::take(directory)?, kek, Clock::manual(NOW), limits, &|_| ())
 }
 
 /// Does one step; on return it is durable. Gives the number of its commit.
@@ -187,6 +194,11 @@ pub async fn fill(store: &Store, seed: u64, steps: u32) -> Slots {
         while store.tidy().await.unwrap().more {}
     }
     slots
+}
+
+/// The data key that a slot's record is sealed under, if there is a record.
+pub async fn data_key_of(store: &Store, slot: (u8, u64)) -> Option<DataKey> {
+    store.read::<_, StoreError>(move |r| r.data_key_of(&RECORDS, &slot)).await.unwrap()
 }
 
 /// Reads one slot by itself and checks it.
