@@ -207,6 +207,10 @@ impl Keyring {
         let (main, other) = (read_file(path, kek), read_file(&copy, kek));
         let (found, repair) = match (main, other) {
             (Err(Unusable::Missing), Err(Unusable::Missing)) => return Self::create(path, kek),
+            // Neither may be written over: one of them is all that opens the records.
+            (Ok(main), Ok(other)) if main.install != other.install => {
+                return Err(KeyError::Mixed { path: path.to_owned() });
+            }
             // A crash between the two writes: the newer one is the truth.
             (Ok(main), Ok(other)) if main.generation >= other.generation => {
                 let stale = main.generation > other.generation;
@@ -564,6 +568,25 @@ mod tests {
             assert_eq!(fs::read(&scratch.path).unwrap(), fs::read(&copy).unwrap());
             // Both have the same number of generations from here on.
             keys.begin_epoch().unwrap();
+        }
+    }
+
+    /// A keyring of another store under the same key never takes the place of the right one.
+    #[test]
+    fn keyrings_of_two_stores_are_not_mixed() {
+        let (scratch, mut other) = (Scratch::new(), Scratch::new());
+        other.kek = scratch.kek.clone();
+        let (sealed, copy) = (seal(&scratch.open()), scratch.path.with_extension("copy"));
+        let foreign = other.open();
+        foreign.begin_epoch().unwrap();
+        for path in [&scratch.path, &copy] {
+            let own = fs::read(path).unwrap();
+            fs::copy(&other.path, path).unwrap();
+            let refused = Keyring::open_or_create(&scratch.path, &scratch.kek);
+            assert!(matches!(refused, Err(KeyError::Mixed { .. })));
+            // Following the advice is enough.
+            fs::remove_file(path).unwrap();
+            assert!(opens(&scratch.open(), &sealed) && fs::read(path).unwrap().len() == own.len());
         }
     }
 

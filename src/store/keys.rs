@@ -16,6 +16,8 @@ pub enum KeyError {
         "the keyring {path} is missing, and its copy too, but there are records: bring one of them back from a backup"
     )]
     Lost { path: PathBuf },
+    #[error("the keyring {path} and its copy belong to different stores: remove the one that is not of this store")]
+    Mixed { path: PathBuf },
     #[error("the key does not open the keyring {path}: it belongs to another installation")]
     WrongKey { path: PathBuf },
 }

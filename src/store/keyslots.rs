@@ -64,6 +64,10 @@ pub enum KeyslotError {
     Write(#[source] KeyError),
     #[error("every key slot in {path} is damaged, and so is the copy: restore the file from a backup")]
     Damaged { path: PathBuf },
+    #[error(
+        "the key slots in {path} and in its copy belong to different stores: remove the one that is not of this store"
+    )]
+    Mixed { path: PathBuf },
     #[error("neither a passphrase nor the recovery key of this store: check it and try again")]
     Wrong,
     #[error(transparent)]

@@ -131,6 +131,10 @@ pub(super) fn load(directory: &Path) -> Result<(Content, Vec<Damage>), KeyslotEr
     let Some(newest) = whole.iter().max_by_key(|line| line.generation) else {
         return Err(KeyslotError::Damaged { path: directory.join(FILE) });
     };
+    // What is written next would take the place of both.
+    if whole.iter().any(|line| line.set != newest.set) {
+        return Err(KeyslotError::Mixed { path: directory.join(FILE) });
+    }
     let content = Content {
         set: newest.set.clone(),
         generation: newest.generation,
@@ -138,7 +142,7 @@ pub(super) fn load(directory: &Path) -> Result<(Content, Vec<Damage>), KeyslotEr
         names: newest.all.to_vec(),
         slots: whole
             .iter()
-            .filter(|line| line.generation == newest.generation && line.set == newest.set)
+            .filter(|line| line.generation == newest.generation)
             .map(|line| (line.slot.id, line.slot.clone().into_owned()))
             .collect(),
     };

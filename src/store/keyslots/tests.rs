@@ -273,3 +273,22 @@ fn nothing_secret_is_printed_by_debug() {
         assert!(words.contains("(…)") && !words.contains("horse"), "{words}");
     }
 }
+
+/// Files of another store never take the place of this one's, whichever was written more often.
+#[test]
+fn key_slots_of_two_stores_are_not_mixed() {
+    let ((scratch, slots, kek), (other, mut foreign, foreign_kek)) = (Scratch::new(), Scratch::new());
+    foreign.add(&foreign_kek, &passphrase("another long passphrase"), "", NOW).unwrap();
+    drop(slots);
+    for (own, theirs) in scratch.files().iter().zip(other.files()) {
+        let before = fs::read(own).unwrap();
+        fs::copy(theirs, own).unwrap();
+        assert!(matches!(Keyslots::load(scratch.dir.path()), Err(KeyslotError::Mixed { .. })));
+        // Following the advice is enough.
+        fs::remove_file(own).unwrap();
+        let mut slots = scratch.load();
+        assert_eq!(scratch.opened(&slots, &kek), [1, 2, 3]);
+        slots.mend(&slots.unlock_with_words(WORDS).unwrap()).unwrap();
+        assert_eq!(fs::read(own).unwrap().len(), before.len());
+    }
+}
