@@ -3,6 +3,8 @@
 //! The report is facts; [`Report::faults`] is the only place that judges them and says what to do. Nothing in here is
 //! personal: lines are named by their ids, messages are only counted.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -102,11 +104,14 @@ impl StoreFindings {
 
     /// What was lost or may be, in words; `None` where nothing was.
     pub fn lost(&self) -> Option<String> {
-        let count = |items: &dyn Fn(&StoreDamage) -> usize| self.damage.iter().map(items).sum::<usize>() as u64;
+        // One message may be concerned by several kinds of damage.
+        let messages: BTreeSet<_> = self.damage.iter().flat_map(|damage| &damage.messages).collect();
+        let raws: BTreeSet<_> = self.damage.iter().flat_map(|damage| &damage.raws).collect();
+        let others: usize = self.damage.iter().map(|damage| damage.others).sum();
         let counts = [
-            (count(&|damage| damage.messages.len()), "message", "messages"),
-            (count(&|damage| damage.raws.len()), "item as it arrived", "items as they arrived"),
-            (count(&|damage| damage.others), "other record", "other records"),
+            (messages.len() as u64, "message", "messages"),
+            (raws.len() as u64, "item as it arrived", "items as they arrived"),
+            (others as u64, "other record", "other records"),
         ];
         let words: Vec<String> =
             counts.into_iter().filter(|(n, ..)| *n > 0).map(|(n, one, many)| counted(n, one, many)).collect();

@@ -8,7 +8,7 @@ use super::{
     Inner, StoreError,
     blobs::{BlobError, Blobs},
     data_keys::{DataKey, DataKeyError},
-    engine::{self, Direction, Precondition, Sequence, Versioned, prefix_range},
+    engine::{self, Direction, EngineError, Precondition, Sequence, Versioned, prefix_range},
     pack::{pack, unpack},
     schema::{self, Lookup},
     seal::{Header, Place, Under},
@@ -37,7 +37,7 @@ pub trait Records {
     fn sealer(&self) -> Sealer<'_>;
     /// A record does not open: finds out whether a new start mends that, and else what is damaged.
     #[doc(hidden)]
-    fn doubt(&self, key: &[u8]);
+    fn doubt(&self, key: &[u8], has_key: bool);
 
     fn get<K: Key, V: DeserializeOwned>(&self, table: &Table<K, V>, key: &K) -> Result<Option<V>, StoreError> {
         let raw = raw_key(table, key);
@@ -109,8 +109,9 @@ pub trait Records {
                     Some(_) => Err(BlobError::Read { id, source }.into()),
                 }
             }
-            Err(error @ StoreError::Sealed { .. }) => {
-                self.doubt(raw);
+            // A scan gives nothing for a value whose place is not there any more.
+            Err(error) if record.is_empty() || matches!(error, StoreError::Sealed { .. }) => {
+                self.doubt(raw, !matches!(error, StoreError::Sealed { source: SealError::DataKey(_), .. }));
                 Err(error)
             }
             opened => opened.map(Some),
@@ -232,6 +233,14 @@ impl Sealer<'_> {
         Ok((packed, Some(id)))
     }
 
+    /// The blob that the value of a record is in, if it is in one and the record opens.
+    pub(super) fn spilled(&self, raw_key: &[u8], record: &[u8]) -> Option<BlobId> {
+        header_of(record).filter(|header| header.spilled)?;
+        let place = Place { table: raw_key[0], key: raw_key, schema_version: record[0] };
+        let (_, packed) = self.vault.open_record(place, &record[1..]).ok()?;
+        spilled_to(&packed)
+    }
+
     fn open<K, V: DeserializeOwned>(
         &self,
         table: &Table<K, V>,
@@ -239,10 +248,12 @@ impl Sealer<'_> {
         record: &[u8],
     ) -> Result<V, StoreError> {
         let shape = || StoreError::Shape { table: table.name };
+        // First of all whether it is what was written: anything else has no shape either.
+        let (packed, _) = self.open_packed(table.name, raw_key, record)?;
         if record.first() != Some(&table.version) {
             return Err(shape());
         }
-        let plain = unpack(&self.open_packed(table.name, raw_key, record)?.0).map_err(|_| shape())?;
+        let plain = unpack(&packed).map_err(|_| shape())?;
         postcard::from_bytes(&plain).map_err(|_| shape())
     }
 }
@@ -275,8 +286,8 @@ impl<'a> Reader<'a> {
 }
 
 impl Records for Reader<'_> {
-    fn doubt(&self, key: &[u8]) {
-        match self.inner.engine.doubt(key) {
+    fn doubt(&self, key: &[u8], has_key: bool) {
+        match self.inner.engine.doubt(key, has_key) {
             Ok(true) => {
                 self.inner.failed.send_replace(true);
             }
@@ -286,7 +297,10 @@ impl Records for Reader<'_> {
     }
 
     fn raw_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let found = self.inner.engine.get(key).inspect_err(|error| self.inner.note(error))?;
+        let found = self.inner.engine.get(key).inspect_err(|error| match error {
+            EngineError::Damaged { .. } => self.doubt(key, true),
+            error => self.inner.note(error),
+        })?;
         Ok(found.map(|found| found.value))
     }
 
@@ -382,13 +396,8 @@ impl<'a> Txn<'a> {
     /// The blob of a value that is about to be replaced goes with it.
     fn let_go_of_spilled(&mut self, raw: &[u8]) {
         let Ok(Some(record)) = self.raw_get(raw) else { return };
-        if !header_of(&record).is_some_and(|header| header.spilled) {
-            return;
-        }
-        let place = Place { table: raw[0], key: raw, schema_version: record[0] };
-        let opened = self.sealer().vault.open_record(place, &record[1..]);
         // Of a record that does not open nobody knows which file it named: that one stays, unreadable.
-        if let Some(blob) = opened.ok().and_then(|(_, packed)| spilled_to(&packed)) {
+        if let Some(blob) = self.sealer().spilled(raw, &record) {
             self.let_blob_go(blob);
         }
     }
@@ -476,8 +485,8 @@ impl<'a> Txn<'a> {
 }
 
 impl Records for Txn<'_> {
-    fn doubt(&self, key: &[u8]) {
-        self.reader.doubt(key);
+    fn doubt(&self, key: &[u8], has_key: bool) {
+        self.reader.doubt(key, has_key);
     }
 
     fn raw_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {

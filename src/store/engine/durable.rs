@@ -273,7 +273,7 @@ impl Engine for Durable {
         lock(&self.findings).clone()
     }
 
-    fn doubt(&self, key: &[u8]) -> Result<bool, EngineError> {
+    fn doubt(&self, key: &[u8], has_key: bool) -> Result<bool, EngineError> {
         if !lock(&self.doubted).insert(key.to_vec()) {
             return Ok(false);
         }
@@ -291,9 +291,12 @@ impl Engine for Durable {
                 self.distrust(EngineError::Index { what: "it gave a place that the journal does not".to_owned() });
                 return Ok(true);
             }
+            let (keys, damage) = (vec![key.to_vec()], suspect(segment, &frame, &bytes));
             if !frame.verified {
-                let keys = vec![key.to_vec()];
-                self.name_damage(vec![Damage { keys, ..suspect(segment, &frame, &bytes) }]);
+                self.name_damage(vec![Damage { keys, ..damage }]);
+            } else if has_key {
+                // Whoever wrote the frame had the wrong value.
+                self.name_damage(vec![Damage { what: "a value in it does not open".to_owned(), keys, ..damage }]);
             }
             return Ok(false);
         }

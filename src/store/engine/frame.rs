@@ -188,6 +188,11 @@ impl<'a> Scanner<'a> {
         frame
     }
 
+    /// Whether what stands behind a frame came before it.
+    fn is_misplaced(&self, frame: &Frame) -> bool {
+        self.outline(frame.span.end).is_some_and(|behind| behind.first <= frame.last)
+    }
+
     /// Whether something that can only follow a finished frame stands at `at`: its beginning, or the end.
     fn goes_on_at(&self, at: usize, last: Sequence) -> bool {
         let Some(head) = self.bytes.get(at..at + HEAD_BYTES) else { return false };
@@ -216,7 +221,13 @@ impl Iterator for Scanner<'_> {
                         self.at = frame.span.start;
                         return Some(Piece::Gap(start..frame.span.start));
                     }
-                    None => other,
+                    None => match other {
+                        Some(frame) if self.is_misplaced(&frame) => {
+                            self.at = frame.span.end;
+                            return Some(Piece::Gap(start..self.at));
+                        }
+                        other => other,
+                    },
                 }
             }
         };
@@ -321,6 +332,10 @@ mod tests {
         moved.extend_from_slice(&good[starts[2]..]);
         let pieces = scan(&moved);
         assert!(matches!(&pieces[1], Piece::Frame(frame) if !frame.verified), "{pieces:?}");
+        // Nor does a later one hide what it was put in front of.
+        let (older, newer) = (good[starts[1]..starts[2]].to_vec(), good[starts[2]..starts[3]].to_vec());
+        let pieces = scan(&[&good[..starts[1]], &newer, &older].concat());
+        assert!(matches!(&pieces[1..], [Piece::Gap(_), Piece::Frame(frame)] if frame.first == 2), "{pieces:?}");
         let other = hmac::Key::new(hmac::HMAC_SHA256, &[2; 32]);
         assert!(Scanner::new(&good, &other, MAC_BYTES, 0, START).all(|piece| match piece {
             Piece::Frame(frame) => !frame.verified,

@@ -124,7 +124,12 @@ impl Journal {
         fs::create_dir_all(directory).map_err(not_durable(directory))?;
         let mut found = Found::default();
         let segments = Arc::new(Segments::default());
-        for segment in usable(segment::list(directory, key)?, &mut found.damage) {
+        let all = segment::list(directory, key)?;
+        if is_foreign(&all, key)? {
+            let what = "it was written by another store: put back this store's own, or the keyring that belongs to it";
+            return Err(EngineError::Damaged { path: directory.to_owned(), offset: 0, what });
+        }
+        for segment in usable(all, &mut found.damage) {
             segments.add(Arc::new(segment));
         }
         let current = segments.current();
@@ -228,6 +233,26 @@ fn file_name(segment: &Segment) -> String {
     segment.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
+/// Whether there are frames and nothing at all was written with this key. Going on would leave the index without what
+/// it was made from.
+fn is_foreign(all: &[Segment], key: &hmac::Key) -> Result<bool, EngineError> {
+    let mut has_frames = false;
+    for segment in all {
+        if segment.header_good {
+            return Ok(false);
+        }
+        let bytes = segment.read()?;
+        for piece in segment.scan(&bytes, key) {
+            match piece {
+                Piece::Frame(frame) if frame.verified => return Ok(false),
+                Piece::Frame(_) => has_frames = true,
+                Piece::Gap(_) => {}
+            }
+        }
+    }
+    Ok(has_frames)
+}
+
 /// Drops a snapshot that does not stand whole where the file that it was made from is still there.
 fn usable(all: Vec<Segment>, damage: &mut Vec<Damage>) -> Vec<Segment> {
     let mut kept: Vec<Segment> = Vec::new();
@@ -326,12 +351,17 @@ fn is_one_write(rest: &[u8], last: Sequence) -> bool {
 /// The frames of a segment that should reach up to commit `end`, and what of it is damaged.
 pub fn survey(segment: &Segment, bytes: &[u8], key: &hmac::Key, end: Sequence) -> (Vec<Frame>, Vec<Damage>) {
     let (mut frames, mut damage) = (Vec::new(), Vec::new());
-    let (mut last, mut hole) = (segment.header.first - 1, false);
+    let (mut last, mut hole, mut is_whole) = (segment.header.first - 1, false, true);
     for piece in segment.scan(bytes, key) {
         let Piece::Frame(frame) = piece else {
-            hole = true;
+            (hole, is_whole) = (true, false);
             continue;
         };
+        // It belongs into another segment: what stood here is not known.
+        if !frame.verified && frame.last > end {
+            (hole, is_whole) = (true, false);
+            continue;
+        }
         // Snapshots leave out what is not current any more.
         if hole || (!segment.is_snapshot() && frame.first > last + 1) {
             damage.push(gap(segment, last + 1, frame.first - 1));
@@ -342,7 +372,9 @@ pub fn survey(segment: &Segment, bytes: &[u8], key: &hmac::Key, end: Sequence) -
         (last, hole) = (frame.last, false);
         frames.push(frame);
     }
-    if hole || (!segment.is_snapshot() && last < end) {
+    // A snapshot that is whole may end early.
+    let is_short = last < end && !(segment.is_snapshot() && is_whole);
+    if hole || is_short {
         damage.push(gap(segment, last + 1, end));
     }
     (frames, damage)
@@ -489,6 +521,17 @@ mod tests {
             journal.append(&[batch(9)]).unwrap();
             assert_eq!(journal.segments.current().len(), 2);
         }
+    }
+
+    /// The journal of another store is left alone.
+    #[test]
+    fn a_journal_of_another_store_is_refused() {
+        let (dir, path, ..) = filled(5);
+        let before = fs::read(&path).unwrap();
+        let other = hmac::Key::new(hmac::HMAC_SHA256, &[2; 32]);
+        let refused = Journal::open(dir.path(), &other, 1 << 20, &Mark::default(), &Mark::default());
+        assert!(matches!(refused, Err(EngineError::Damaged { .. })));
+        assert_eq!((fs::read(&path).unwrap(), fs::read_dir(dir.path()).unwrap().count()), (before, 1));
     }
 
     #[test]

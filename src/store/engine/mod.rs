@@ -185,8 +185,8 @@ pub trait Engine: Send + Sync + 'static {
     }
 
     /// Says that the value of `key` makes no sense. Gives whether a new start will mend that; else it is named in
-    /// [`Engine::findings`].
-    fn doubt(&self, _key: &[u8]) -> Result<bool, EngineError> {
+    /// [`Engine::findings`], unless it stands there as it was written and `has_key` says that its key is what is lost.
+    fn doubt(&self, _key: &[u8], _has_key: bool) -> Result<bool, EngineError> {
         Ok(false)
     }
 

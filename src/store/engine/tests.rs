@@ -225,12 +225,12 @@ fn an_index_that_gives_rubbish_is_rebuilt_at_the_next_start() {
     let engine = open(dir.path());
     let wrong = super::index::Entry { offset: right_place.offset + 1, ..right_place };
     engine.recent.index().apply([(name.as_bytes(), Some(wrong))]).unwrap();
-    assert!(engine.doubt(name.as_bytes()).unwrap());
+    assert!(engine.doubt(name.as_bytes(), true).unwrap());
     drop(engine);
     let engine = open(dir.path());
     assert_eq!(engine.get(name.as_bytes()).unwrap().unwrap().value, right.as_bytes());
     assert!(engine.findings().rebuilt.unwrap().contains("the journal does not"));
-    assert!(!engine.doubt(name.as_bytes()).unwrap());
+    assert!(!engine.doubt(name.as_bytes(), true).unwrap());
 }
 
 /// Whatever bit of a closed segment flips: tidying finds it, every value that was not hit stays readable, and a
