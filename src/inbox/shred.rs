@@ -304,6 +304,8 @@ impl Desk<'_, '_> {
 
 /// How old a file has to be before it is taken for one that no record will name any more.
 const SWEEP_AFTER_MS: i64 = DAY_MS;
+/// Of 256: all of them in 29 nights.
+const DIRECTORIES_A_NIGHT: usize = 9;
 
 impl Inbox {
     /// Checks every data key: what one copy lost is restored from the other, and [`Inbox::store_findings`] names the
@@ -313,5 +315,21 @@ impl Inbox {
         self.note_findings().await?;
         let swept = self.shared.store.sweep_blobs(self.clock().now().plus_ms(-SWEEP_AFTER_MS)).await?;
         Ok((damaged, swept))
+    }
+
+    /// Reads the next few directories of sealed files, so that each file is read about once a month, whether somebody
+    /// asks for it or not. [`Inbox::store_findings`] names the messages whose files are damaged. Where it is cut off, the
+    /// next one goes on. Gives how many damaged files are known.
+    pub async fn check_files(&self) -> Result<usize, InboxError> {
+        let store = &self.shared.store;
+        let mut next = store.read::<_, StoreError>(|r| r.get(&schema::CHECKED_UP_TO, &())).await?.unwrap_or_default();
+        let mut damaged = 0;
+        for _ in 0..DIRECTORIES_A_NIGHT {
+            damaged = store.check_blobs(next).await?;
+            next = next.wrapping_add(1);
+            store.write::<_, StoreError>(move |txn| txn.put(&schema::CHECKED_UP_TO, &(), &next)).await?;
+        }
+        self.note_findings().await?;
+        Ok(damaged)
     }
 }

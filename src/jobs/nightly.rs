@@ -1,4 +1,5 @@
-//! What is done once a night: overwritten keys are made worthless on the disk, keys are checked, left-over files go.
+//! What is done once a night: overwritten keys are made worthless on the disk, keys and a part of the files are checked,
+//! left-over files go.
 
 use std::time::Duration;
 
@@ -48,6 +49,10 @@ fn ms_to_night(inbox: &Inbox) -> i64 {
 async fn night(inbox: &Inbox, reins: &Reins) -> Result<(), Failure> {
     reins.beat_beside(inbox.renew_key_slots()).await?;
     let (damaged, swept) = reins.beat_beside(inbox.check_keys()).await?;
-    tracing::info!(damaged_records = damaged, files_removed = swept, "keys and files were checked");
+    tracing::info!(damaged_records = damaged, files_removed = swept, "keys were checked");
+    let checked = reins.beat_beside(reins.stop.run_until_cancelled(inbox.check_files())).await;
+    if let Some(damaged_files) = checked.transpose()? {
+        tracing::info!(damaged_files, "tonight's part of the files was checked");
+    }
     Ok(())
 }

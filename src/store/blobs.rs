@@ -40,6 +40,7 @@ use crate::model::{ids::BlobId, time::Timestamp};
 const MAGIC: &[u8; 8] = b"FDBLOB02";
 const CHUNK_BYTES: u64 = 64 << 10;
 const SEAL_BYTES: u64 = 12 + 16;
+const CHECKED_AT_ONCE: u64 = 16 * CHUNK_BYTES;
 /// Table number that binds a file's key; no table of records has it.
 const KEY_TABLE: u8 = 0xff;
 
@@ -80,7 +81,7 @@ impl Blobs {
 
     /// Files are spread over 256 directories by the random end of their id.
     fn path(&self, id: BlobId) -> PathBuf {
-        self.directory.join(format!("{:02x}", id.0 as u8)).join(id.to_string())
+        self.directory.join(format!("{:02x}", shard_of(id))).join(id.to_string())
     }
 
     fn chunk_aad(&self, id: BlobId, number: u64, last: bool) -> Vec<u8> {
@@ -172,6 +173,13 @@ impl Blobs {
         self.read_chunks(reader, range.start.min(end)..end)
     }
 
+    /// Checks every byte that a reader may ask for, without holding all of it in memory.
+    pub fn check(&self, id: BlobId) -> Result<(), BlobError> {
+        let length = self.reader(id)?.length;
+        let starts = (0..length.max(1)).step_by(CHECKED_AT_ONCE as usize);
+        starts.into_iter().try_for_each(|start| self.read_range(id, start..start + CHECKED_AT_ONCE).map(drop))
+    }
+
     fn reader(&self, id: BlobId) -> Result<Reader, BlobError> {
         let read = |source| BlobError::Read { id, source };
         let mut file = File::open(self.path(id)).map_err(read)?;
@@ -230,6 +238,11 @@ struct Reader {
     length: u64,
 }
 
+/// Which of the 256 directories a blob stands in.
+pub(super) fn shard_of(id: BlobId) -> u8 {
+    id.0 as u8
+}
+
 fn chunk_count(padded: u64) -> u64 {
     padded.div_ceil(CHUNK_BYTES)
 }
@@ -258,6 +271,7 @@ mod tests {
             let bytes: Vec<u8> = (0..length).map(|i| (i * 31 % 251) as u8).collect();
             let id = blobs.write(Timestamp::from_millis(5), None, &bytes).unwrap();
             assert_eq!(blobs.read(id).unwrap(), bytes);
+            blobs.check(id).unwrap();
             for range in [0..0, 0..1, 5..9, chunk - 2..chunk + 3, 0..length, length..length + 9, 9..4 * chunk] {
                 let want = &bytes[range.start.min(length)..range.end.min(length).max(range.start.min(length))];
                 let got = blobs.read_range(id, range.start as u64..range.end as u64).unwrap();
@@ -277,7 +291,7 @@ mod tests {
             let mut bad = good.clone();
             bad[at] ^= 4;
             fs::write(blobs.path(id), &bad).unwrap();
-            assert!(blobs.read(id).is_err(), "flip at {at}");
+            assert!(blobs.read(id).is_err() && blobs.check(id).is_err(), "flip at {at}");
         }
         for cut in [0, 9, 100, good.len() - 129, good.len() - 1] {
             fs::write(blobs.path(id), &good[..cut]).unwrap();

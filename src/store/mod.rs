@@ -3,6 +3,7 @@
 //! All writes run one after another on one thread, each in a [`Txn`] that sees what the writes before it did; what
 //! waits together is made durable by one sync. Reads see durable state only.
 
+mod blob_check;
 pub mod blobs;
 pub mod data_keys;
 pub mod engine;
@@ -25,6 +26,7 @@ pub mod waiting;
 mod writer;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, mpsc},
@@ -49,6 +51,7 @@ use crate::{
     clock::Clock,
     model::{
         health::{Disk, Sizes, StoreFindings},
+        ids::BlobId,
         message::Content,
     },
 };
@@ -101,6 +104,8 @@ struct Inner {
     space: Space,
     /// What the last check of the keys found.
     key_damage: Mutex<Option<Damage>>,
+    /// What the last check of each blob found.
+    blob_damage: Mutex<BTreeMap<BlobId, Damage>>,
     /// Turns true when the process has to end and come back by replay.
     failed: watch::Sender<bool>,
     _lock: Option<fs::File>,
@@ -122,6 +127,7 @@ impl Inner {
             clock,
             space,
             key_damage: Mutex::default(),
+            blob_damage: Mutex::default(),
             failed: watch::Sender::new(false),
             _lock: lock,
         }
@@ -337,7 +343,8 @@ impl Store {
     pub fn findings(&self) -> StoreFindings {
         let found = self.inner.engine.findings();
         let keys = self.inner.key_damage.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let damage = found.damage.iter().chain(&keys).map(schema::describe).collect();
+        let blobs = self.inner.blob_damage.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let damage = found.damage.iter().chain(&keys).chain(blobs.values()).map(schema::describe).collect();
         let restored = self.inner.vault.repairs();
         StoreFindings { rebuilt: found.rebuilt, torn_bytes: found.torn_bytes, restored, damage }
     }

@@ -127,6 +127,9 @@ pub const DISK_USE: Table<u64, u64> = Table::new(50, "disk_use", 1);
 /// What the contractor has been told, and the message on its way.
 pub const ALERTS: Table<(), Alerting> = Table::new(51, "alerts", 1);
 
+/// Where the next check of sealed files begins, of 256 directories.
+pub const CHECKED_UP_TO: Table<(), u8> = Table::new(52, "checked_up_to", 1);
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditHead {
     pub sequence: u64,

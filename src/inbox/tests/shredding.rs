@@ -329,3 +329,53 @@ async fn a_damaged_key_costs_one_message_and_is_named() {
     assert!(desk.inbox.store_findings().damage.is_empty());
     assert_eq!(desk.timeline(&desk.manager, one.conversation).await[0], "Destroyed");
 }
+
+/// A file that nobody opens is read once a month; where it has rotted, its message is named, until it is whole again.
+#[tokio::test]
+async fn a_rotten_file_is_found_before_somebody_needs_it() {
+    let desk = Desk::start().await;
+    let whole_month = async || {
+        for _ in 0..29 {
+            desk.inbox.check_files().await.unwrap();
+        }
+        desk.inbox.store_findings().damage
+    };
+    let file = |name: &str| ParsedFile {
+        name: name.to_owned(),
+        media_type: "application/pdf".into(),
+        content_id: None,
+        bytes: large(),
+    };
+    let spilled = data_encoding::BASE64.encode(&crate::store::seal::random::<12_000>());
+    let mail = |name: &str| ParsedMail { attachments: vec![file(name)], ..written(ANA_MAIL, name, &spilled) };
+    let one = desk.mail(mail("one")).await;
+    let before = blob_files(desk.dir.path());
+    let other = desk.mail(mail("other")).await;
+    assert_eq!(whole_month().await, []);
+
+    let (mut gone, mut rotten) = (0, 0);
+    for (number, path) in before.iter().enumerate() {
+        let bytes = fs::read(path).unwrap();
+        if number.is_multiple_of(2) {
+            fs::remove_file(path).unwrap();
+        } else {
+            let mut bad = bytes.clone();
+            bad[bytes.len() / 2] ^= 1;
+            fs::write(path, bad).unwrap();
+        }
+        let found = whole_month().await;
+        assert_eq!((found.len(), found[0].messages.as_slice()), (1, [one.message].as_slice()), "{found:?}");
+        assert!(found[0].what.contains(path.file_name().unwrap().to_str().unwrap()));
+        gone += usize::from(found[0].what.ends_with("is missing"));
+        rotten += usize::from(found[0].what.ends_with("is damaged"));
+        let report = desk.inbox.examine(Vec::new()).await.unwrap();
+        assert_eq!(report.store.lost.as_deref(), Some("1 message"));
+        fs::write(path, bytes).unwrap();
+        assert_eq!(whole_month().await, []);
+    }
+    assert!(gone == 1 && rotten == 1 && before.len() == 2, "a body and an attachment");
+    assert!(desk.audit().await.iter().any(|event| event.action == Action::Repaired));
+    // One that goes with its message is not missed.
+    desk.shred(&[other.message]).await;
+    assert_eq!(whole_month().await, []);
+}
