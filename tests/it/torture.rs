@@ -10,6 +10,7 @@ mod kills;
 mod load;
 mod power;
 mod strace;
+mod swaps;
 mod whole;
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
 };
 
 use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
 
 /// How often something is tried: the number in the environment, or the usual one of the short round.
 pub fn count(name: &str, usual: u64) -> u64 {
@@ -26,6 +28,11 @@ pub fn count(name: &str, usual: u64) -> u64 {
 
 pub fn seed() -> u64 {
     count("FRONTDESK_SEED", 1)
+}
+
+/// For trials that have to do with one core.
+pub fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
 /// A directory in memory where the machine has one: what a kill or a simulated cut leaves does not depend on the disk,

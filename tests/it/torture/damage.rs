@@ -9,8 +9,8 @@ use frontdesk::demo::patients::Cast;
 use super::{
     count,
     disk::Image,
-    seed,
-    whole::{TWICE, Whole},
+    runtime, seed,
+    whole::{Alteration, TWICE, Whole},
 };
 
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ fn targets(whole: &Whole) -> Vec<(String, Vec<Vec<PathBuf>>)> {
 #[test]
 fn damage_is_never_silent_and_spares_what_it_did_not_touch() {
     let (trials, seed) = (count("FRONTDESK_DAMAGES", 120), seed());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = runtime();
     let whole = runtime.block_on(Whole::new(seed));
     let targets = targets(&whole);
     whole.try_all(&runtime, trials, |random| {
@@ -65,6 +65,6 @@ fn damage_is_never_silent_and_spares_what_it_did_not_touch() {
             damage.apply(&mut image, file);
             damages.push((file, damage));
         }
-        (kind.clone(), format!("{damages:?}"), image)
+        Alteration { kind: kind.clone(), what: format!("{damages:?}"), image, exchanged: Vec::new() }
     });
 }

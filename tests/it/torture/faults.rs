@@ -108,6 +108,7 @@ fn failing_calls_lose_nothing_that_was_acknowledged() {
         writers: 1,
         steps,
         ends_hard: false,
+        rotates: false,
     };
     // Half of the trials begin with nothing, half with a store that has some history.
     let mut filled = Witness::new(seed);

@@ -76,6 +76,7 @@ fn kills_of_the_store_lose_and_double_nothing() {
                 writers: WRITERS,
                 steps: u32::MAX,
                 ends_hard: false,
+                rotates: false,
             };
             let after = Duration::from_micros(random.draw(60_000));
             one_life(&job, &mut witness, random.draw(8) == 0, after);

@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -72,6 +73,8 @@ pub struct Job {
     pub steps: u32,
     /// It ends in the midst of its work, when the first writer has done its steps.
     pub ends_hard: bool,
+    /// It rotates the keys meanwhile, or ends a rotation that was cut off.
+    pub rotates: bool,
 }
 
 /// Bytes that follow from `seed`.
@@ -131,15 +134,17 @@ pub fn new_key() -> String {
 /// The time in every store here.
 pub const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
-/// Opens a store whose segments are so small that one is closed and checkpointed every few steps.
+/// Segments so small that one is closed and checkpointed every few steps.
+pub const LIMITS: Limits = Limits { segment_bytes: 16 << 10, cache_bytes: 1 << 20, recent_changes: 40 };
+
+/// Opens a store with these limits.
 pub fn open(directory: &Path, kek: &str) -> Result<Store, StoreError> {
     open_with(directory, &Kek::from_secret(Secret::from_hex(kek).expect("it is a key")))
 }
 
 /// The same with a key that is open already.
 pub fn open_with(directory: &Path, kek: &Kek) -> Result<Store, StoreError> {
-    let limits = Limits { segment_bytes: 16 << 10, cache_bytes: 1 << 20, recent_changes: 40 };
-    Store::open_with(Claim::take(directory)?, kek, Clock::manual(NOW), limits, &|_| ())
+    Store::open_with(Claim::take(directory)?, kek, Clock::manual(NOW), LIMITS, &|_| ())
 }
 
 /// Does one step; on return it is durable. Gives the number of its commit.
@@ -163,7 +168,12 @@ async fn apply(store: &Store, seed: u64, writer: u8, mark: Mark) -> Result<Seque
                     if let Body::File(Content::Blob { id, .. }) = &record.body {
                         txn.keep_blob(*id)?;
                     }
-                    txn.put_under(data_key, &RECORDS, &(writer, *slot), record)?;
+                    // Of every other writer the epoch seals what is no file.
+                    if writer.is_multiple_of(2) || matches!(record.body, Body::File(_)) {
+                        txn.put_under(data_key, &RECORDS, &(writer, *slot), record)?;
+                    } else {
+                        txn.put(&RECORDS, &(writer, *slot), record)?;
+                    }
                 }
                 None => txn.delete(&RECORDS, &(writer, *slot)),
             }
@@ -179,10 +189,10 @@ async fn apply(store: &Store, seed: u64, writer: u8, mark: Mark) -> Result<Seque
 /// What a slot holds, and the commit that wrote or deleted it.
 pub type Slots = BTreeMap<(u8, u64), (Option<Mark>, Sequence)>;
 
-/// Does the steps of every writer in a new store.
-pub async fn fill(store: &Store, seed: u64, steps: u32) -> Slots {
+/// Does these steps of every writer.
+pub async fn fill(store: &Store, seed: u64, steps: RangeInclusive<u32>) -> Slots {
     let mut slots = Slots::new();
-    for step in 1..=steps {
+    for step in steps {
         let mark = Mark { life: 1, step };
         let all = (0..WRITERS).map(async |writer| (writer, apply(store, seed, writer, mark).await.unwrap()));
         for (writer, sequence) in futures_util::future::join_all(all).await {
@@ -194,6 +204,11 @@ pub async fn fill(store: &Store, seed: u64, steps: u32) -> Slots {
         while store.tidy().await.unwrap().more {}
     }
     slots
+}
+
+/// The slot whose record stands under a raw key.
+pub fn slot_of(raw: &[u8]) -> Option<(u8, u64)> {
+    RECORDS.key_of(raw)
 }
 
 /// The data key that a slot's record is sealed under, if there is a record.
@@ -414,7 +429,19 @@ async fn store_process() {
             std::process::exit(0);
         }
     });
-    let work = futures_util::future::join_all(work);
+    let rotation = async {
+        if job.rotates {
+            store.rotate().await?;
+            while store.go_on_rotating().await? {}
+        }
+        Ok::<_, StoreError>(())
+    };
+    let work = async {
+        let (_, rotated) = tokio::join!(futures_util::future::join_all(work), rotation);
+        if let Err(error) = rotated {
+            println!("broken rotation: {error}: {error:?}");
+        }
+    };
     // Checkpoints all the time, as the daemon does now and then.
     let tidy = async {
         let mut committed = store.committed();
@@ -422,7 +449,7 @@ async fn store_process() {
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        _ = work => {}
+        () = work => {}
         () = tidy => {}
     }
     store.close().await;

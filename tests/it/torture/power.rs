@@ -140,6 +140,7 @@ fn power_cuts_lose_nothing_that_was_acknowledged() {
             writers: WRITERS,
             steps: STEPS,
             ends_hard: false,
+            rotates: false,
         };
         let recording = record(&image, &job, &mut random);
         recordings += 1;

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::{Range, RangeInclusive},
+    ops::{Bound, Range, RangeInclusive},
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
 };
@@ -16,7 +16,7 @@ use frontdesk::{
     demo::patients::Cast,
     model::{
         category::Category,
-        health::StoreFindings,
+        health::{StoreDamage, StoreFindings},
         ids::{ConversationId, MessageId, RawId, StaffId},
         intake::{Intake, Raw, RawFormat, RawPart, SourceKey},
         line::LineId,
@@ -25,12 +25,13 @@ use frontdesk::{
     store::{
         Records, Store, StoreError,
         data_keys::DataKey,
-        engine::Sequence,
+        engine::{Batch, Change, Direction, Engine, Sequence, durable::Durable},
+        keyring::Keyring,
         keys::Kek,
-        keyslots::{Kept, Keyslots, Opener},
+        keyslots::{Kept, KeyslotError, Keyslots, Opener},
         schema,
         secret::Secret,
-        waiting::{IntakeKey, Limits, Published, Tray, Waiting, WaitingError},
+        waiting::{IntakeKey, Limits, Tray, Waiting, WaitingError},
     },
 };
 use futures_util::FutureExt;
@@ -39,7 +40,7 @@ use tokio::{runtime::Runtime, time::Instant};
 use super::{
     disk::Image,
     keep,
-    load::{self, Mark},
+    load::{self, Mark, Slots},
     scratch,
 };
 
@@ -61,10 +62,10 @@ fn kind(file: &Path) -> String {
 }
 
 /// How a segment of the journal is laid out: the only place here that knows (see `store::engine::frame`).
-mod segment {
+pub mod segment {
     use super::*;
 
-    const HEADER_BYTES: usize = 156;
+    pub const HEADER_BYTES: usize = 156;
 
     fn number<const N: usize>(bytes: &[u8], at: usize) -> u64 {
         bytes[at..at + N].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
@@ -83,12 +84,14 @@ mod segment {
     }
 }
 
+/// Of the mac at the end of a header or a frame.
+const MAC_BYTES: usize = 32;
 /// How the file of data keys is laid out (see `store::data_keys`): a header, then the slots.
-const DATA_KEY_BYTES: usize = 64;
+pub const DATA_KEY_BYTES: usize = 64;
 
 /// One record of the template.
-#[derive(Clone, Copy, Debug)]
-enum Record {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
     Slot((u8, u64), Option<Mark>),
     Message(MessageId),
 }
@@ -103,11 +106,24 @@ struct Written {
 
 pub struct Whole {
     pub image: Image,
+    /// Files that have gone or changed since, as they were when the store was a quarter, half and three quarters full.
+    pub earlier: [BTreeMap<PathBuf, Vec<u8>>; 3],
     seed: u64,
     written: Vec<Written>,
     items: BTreeMap<RawId, Vec<u8>>,
     pair: IntakeKey,
     credentials: [Secret; 2],
+}
+
+/// What was done to the files of a store.
+pub struct Alteration {
+    /// What kind it is: figures are kept for each.
+    pub kind: String,
+    /// What exactly was done.
+    pub what: String,
+    pub image: Image,
+    /// Records whose values were exchanged, where the files do not tell.
+    pub exchanged: Vec<Record>,
 }
 
 #[derive(Debug, Default)]
@@ -149,10 +165,62 @@ impl Whole {
         Self::fill(seed, &path, &kek, credentials).await
     }
 
+    /// Another store under the same key.
+    pub async fn sibling(&self, seed: u64) -> Self {
+        let directory = scratch();
+        let path = directory.path().join("store");
+        std::fs::create_dir(&path).unwrap();
+        for file in ["keyslots", "keyslots.copy"] {
+            std::fs::write(path.join(file), self.bytes(Path::new(file))).unwrap();
+        }
+        Self::fill(seed, &path, &self.kek(&path), self.credentials.clone()).await
+    }
+
+    /// What opens the store in `path`.
+    fn kek(&self, path: &Path) -> Kek {
+        Keyslots::load(path).unwrap().unlock_with_credential(&self.credentials[0]).unwrap().kek
+    }
+
+    /// Lets two records have each other's sealed value, in a journal and an index that are right in every other way.
+    /// Gives the files and the records.
+    pub fn exchange_values(&self, random: &mut Cast) -> (Image, Vec<Record>) {
+        let directory = scratch();
+        self.image.write(directory.path());
+        let key = Keyring::open_or_create(&directory.path().join("keyring"), &self.kek(directory.path())).unwrap();
+        let engine = Durable::open(directory.path(), key.journal_key(), load::LIMITS, &|_| ()).unwrap();
+        let all = engine.scan((Bound::Unbounded, Bound::Unbounded), Direction::Ascending, usize::MAX).unwrap();
+        let known = |raw: &[u8]| {
+            let is_it = |record: &Record| match record {
+                Record::Slot(slot, _) => load::slot_of(raw) == Some(*slot),
+                Record::Message(id) => schema::MESSAGES.key_of(raw) == Some((conversation(), *id)),
+            };
+            self.written.iter().map(|written| written.record).find(is_it)
+        };
+        let all: Vec<_> = all.into_iter().filter_map(|(raw, found)| Some((known(&raw)?, raw, found.value))).collect();
+        let number = random.draw(all.len() as u64) as usize;
+        let further = 1 + random.draw(all.len() as u64 - 1) as usize;
+        let (one, one_raw, one_value) = all[number].clone();
+        let (other, other_raw, other_value) = all[(number + further) % all.len()].clone();
+        let changes =
+            vec![Change { key: one_raw, value: Some(other_value) }, Change { key: other_raw, value: Some(one_value) }];
+        engine.commit(&[Batch { preconditions: Vec::new(), changes }]).unwrap();
+        drop(engine);
+        (Image::read(directory.path()), vec![one, other])
+    }
+
     async fn fill(seed: u64, path: &Path, kek: &Kek, credentials: [Secret; 2]) -> Self {
         let store = load::open_with(path, kek).unwrap();
         let mut written = write_messages(&store, seed).await;
-        for (slot, (left, commit)) in load::fill(&store, seed, STEPS).await {
+        let mut slots = Slots::new();
+        let mut earlier = [const { BTreeMap::new() }; 3];
+        for quarter in 0..4 {
+            let steps = quarter * STEPS / 4 + 1..=(quarter + 1) * STEPS / 4;
+            slots.extend(load::fill(&store, seed, steps).await);
+            if let Some(earlier) = earlier.get_mut(quarter as usize) {
+                *earlier = Image::read(path).0.into_iter().filter_map(|(file, bytes)| Some((file, bytes?))).collect();
+            }
+        }
+        for (slot, (left, commit)) in slots {
             let key = load::data_key_of(&store, slot).await;
             written.push(Written { record: Record::Slot(slot, left), commit, key });
         }
@@ -163,7 +231,12 @@ impl Whole {
         let has = |kind_of: &str| image.0.keys().any(|file| kind(file) == kind_of);
         let kinds = ["snapshot", "journal", "blobs", "index", "intake"];
         assert!(kinds.into_iter().chain(TWICE).all(has), "there is something of everything");
-        Self { image, seed, written, items, pair, credentials }
+        Self { image, earlier, seed, written, items, pair, credentials }
+    }
+
+    /// The data keys that records are under.
+    pub fn keys(&self) -> Vec<DataKey> {
+        self.written.iter().filter_map(|written| written.key).collect()
     }
 
     /// A file as it was.
@@ -181,9 +254,8 @@ impl Whole {
         files
     }
 
-    /// Alters the store so many times, each time anew, and prints the figures. `alter` gives what kind of alteration it
-    /// is, what exactly was done, and the files then.
-    pub fn try_all(&self, runtime: &Runtime, trials: u64, mut alter: impl FnMut(&mut Cast) -> (String, String, Image)) {
+    /// Alters the store so many times, each time anew, and prints the figures.
+    pub fn try_all(&self, runtime: &Runtime, trials: u64, mut alter: impl FnMut(&mut Cast) -> Alteration) {
         let begun = Instant::now();
         let mut random = Cast::new(self.seed);
         let directory = scratch();
@@ -198,12 +270,12 @@ impl Whole {
         }));
         let mut failures = Vec::new();
         for number in 0..trials {
-            let (kind, what, altered) = alter(&mut random);
-            let figures = figures.entry(kind).or_default();
+            let altered = alter(&mut random);
+            let figures = figures.entry(altered.kind.clone()).or_default();
             let tried = AssertUnwindSafe(|| runtime.block_on(self.check(&path, &altered, figures)));
             let tried = panic::catch_unwind(tried).unwrap_or_else(|_| Err("it panicked".to_owned()));
             if let Err(wrong) = tried {
-                failures.push(format!("trial {number}, {what}: {wrong}"));
+                failures.push(format!("trial {number}, {}, {}: {wrong}", altered.kind, altered.what));
             }
             if failures.len() == 10 {
                 break;
@@ -224,14 +296,17 @@ impl Whole {
         }
     }
 
-    /// What holds for `altered` files in `path`.
-    async fn check(&self, path: &Path, altered: &Image, figures: &mut Figures) -> Result<(), String> {
+    /// What holds in `path` after an alteration.
+    async fn check(&self, path: &Path, altered: &Alteration, figures: &mut Figures) -> Result<(), String> {
         let after = After::new(self, altered);
-        altered.write(path);
+        altered.image.write(path);
         figures.trials += 1;
-        let mut said = 0;
+        let (mut said, mut known) = (0, Vec::new());
         for round in ["opened", "tidied", "opened again"] {
-            let told = self.round(path, &after, round, figures).await.map_err(|what| format!("{round}: {what}"))?;
+            let told = self
+                .round(path, &after, round, &mut known, figures)
+                .await
+                .map_err(|what| format!("{round}: {what}"))?;
             let Some(told) = told else { continue };
             figures.healed += u32::from(told > 0);
             said += told;
@@ -251,6 +326,7 @@ impl Whole {
         path: &Path,
         after: &After<'_>,
         round: &str,
+        known: &mut Vec<StoreDamage>,
         figures: &mut Figures,
     ) -> Result<Option<usize>, String> {
         let (kek, mended) = match self.unlock(path, after)? {
@@ -262,8 +338,15 @@ impl Whole {
         };
         let store = match load::open_with(path, &kek) {
             Ok(store) => store,
-            // Without its keys a store cannot open, and says which file is to blame.
+            // Without its keys, or without anything that it wrote, a store does not open, and says what is to blame.
             Err(error) if after.lacks_keyring() && format!("{error:?}").contains("keyring") => {
+                figures.refused += 1;
+                return Ok(None);
+            }
+            Err(error)
+                if (after.lacks_journal() || after.lacks_keyring())
+                    && format!("{error:?}").contains("another store") =>
+            {
                 figures.refused += 1;
                 return Ok(None);
             }
@@ -279,8 +362,12 @@ impl Whole {
                 store.tidy().await.map_err(|error| format!("it cannot be tidied: {error:?}"))?;
             }
             store.check_keys().await.map_err(|error| format!("its keys cannot be checked: {error:?}"))?;
+            for shard in after.shards() {
+                store.check_blobs(shard).await.map_err(|error| format!("its files cannot be checked: {error:?}"))?;
+            }
             let findings = store.findings();
-            if after.is_altered("snapshot") && findings.damage.is_empty() {
+            after.names_blobs(&findings)?;
+            if after.spoils_snapshot() && findings.damage.is_empty() {
                 return Err("a snapshot is altered, and nothing is said".to_owned());
             }
             after.names_lost_keys(&findings)?;
@@ -289,7 +376,7 @@ impl Whole {
                 return Err(format!("{fresh:?} is given out a second time"));
             }
         }
-        self.read_back(&store, after, round, figures).await?;
+        self.read_back(&store, after, round, known, figures).await?;
         let told = mended + store.findings().restored.len();
         store.close().await;
         self.take_in(path, after, figures)?;
@@ -304,6 +391,7 @@ impl Whole {
             Err(error) if lost.len() == self.credentials.len() => {
                 return format!("{error}").contains("key slot").then_some(None).ok_or(format!("{error:?}"));
             }
+            Err(KeyslotError::Mixed { .. }) if after.is_altered("keyslots") => return Ok(None),
             Err(error) => return Err(format!("the key slots are not to be read: {error:?}")),
         };
         for slot in slots.list() {
@@ -324,8 +412,9 @@ impl Whole {
     fn take_in(&self, path: &Path, after: &After<'_>, figures: &mut Figures) -> Result<(), String> {
         let tray = Tray::open(path).map_err(|error| format!("{error:?}"))?;
         match tray.public_key().map_err(|error| format!("{error:?}"))? {
-            Published::Damaged | Published::Nothing if after.is_altered("intake") => {}
             known if known.is(PAIR, &self.pair) => {}
+            // The open store sees that this is not its own, and publishes that anew.
+            _ if after.is_altered("intake") => {}
             other => return Err(format!("{other:?} is published as the store's key")),
         }
         // One that is gone shows nowhere: see `store::waiting`.
@@ -349,6 +438,7 @@ impl Whole {
         store: &Store,
         after: &After<'_>,
         round: &str,
+        known: &mut Vec<StoreDamage>,
         figures: &mut Figures,
     ) -> Result<(), String> {
         let mut good = BTreeMap::new();
@@ -373,12 +463,20 @@ impl Whole {
             }
         }
         let findings = store.findings();
+        // The inbox keeps what was found in an earlier life.
+        known.extend(findings.damage.iter().cloned());
         for (written, what) in wrong {
-            if !names(&findings, written.commit) {
-                return Err(format!("{written:?} is {what}, silently: {findings:?}"));
+            let is_named = |damage: &StoreDamage| (damage.commits.0..=damage.commits.1).contains(&written.commit);
+            // What takes its place is named by its own commit, and by the record.
+            let is_replaced = |damage: &StoreDamage| match written.message() {
+                Some(id) => damage.messages.contains(&id),
+                None => damage.others > 0 && after.overwrites(written.record),
+            };
+            if !known.iter().any(|damage| is_named(damage) || is_replaced(damage)) {
+                return Err(format!("{written:?} is {what}, silently: {known:?}"));
             }
             if !after.touches(written) {
-                return Err(format!("{written:?} was not touched and is {what}: {findings:?}"));
+                return Err(format!("{written:?} was not touched and is {what}: {known:?}"));
             }
             figures.named += 1;
         }
@@ -471,24 +569,21 @@ async fn put_items(path: &Path, seed: u64) -> (IntakeKey, BTreeMap<RawId, Vec<u8
     (pair, items)
 }
 
-fn names(findings: &StoreFindings, commit: Sequence) -> bool {
-    findings.damage.iter().any(|damage| (damage.commits.0..=damage.commits.1).contains(&commit))
-}
-
 /// What a store has lost at most, by how its files differ from those that were written.
 struct After<'a> {
     whole: &'a Whole,
     altered: &'a Image,
+    exchanged: &'a [Record],
     /// Files that differ, and those that came or went.
     files: BTreeSet<&'a Path>,
     lost_keys: BTreeSet<DataKey>,
 }
 
 impl<'a> After<'a> {
-    fn new(whole: &'a Whole, altered: &'a Image) -> Self {
+    fn new(whole: &'a Whole, Alteration { image: altered, exchanged, .. }: &'a Alteration) -> Self {
         let all = whole.image.0.keys().chain(altered.0.keys());
         let files = all.filter(|file| whole.image.0.get(*file) != altered.0.get(*file)).map(PathBuf::as_path).collect();
-        let mut after = Self { whole, altered, files, lost_keys: BTreeSet::new() };
+        let mut after = Self { whole, altered, exchanged, files, lost_keys: BTreeSet::new() };
         let length = whole.bytes(Path::new("data-keys")).len();
         let slots = (1..length / DATA_KEY_BYTES).map(|slot| slot * DATA_KEY_BYTES..(slot + 1) * DATA_KEY_BYTES);
         let lost = (0..).zip(slots).filter(|(_, slot)| after.is_lost_twice("data-keys", slot.clone()));
@@ -536,6 +631,12 @@ impl<'a> After<'a> {
         is_foreign || both.iter().all(|file| self.files.contains(file))
     }
 
+    /// Whether nothing of the journal is as it was.
+    fn lacks_journal(&self) -> bool {
+        let journal = self.whole.image.0.iter().filter(|(file, bytes)| file.starts_with("journal") && bytes.is_some());
+        journal.into_iter().all(|(file, _)| self.files.contains(file.as_path()))
+    }
+
     /// The key slots whose line is not as it was in either file, by number.
     fn lost_key_slots(&self) -> BTreeSet<u32> {
         let text = self.whole.bytes(Path::new("keyslots"));
@@ -550,22 +651,71 @@ impl<'a> After<'a> {
         lost.map(|(slot, _)| slot).collect()
     }
 
-    /// Whether the last file of the journal was altered.
+    /// Whether a snapshot was altered, and there is no earlier one of the same commits in its place.
+    fn spoils_snapshot(&self) -> bool {
+        let of = |file: &Path| file.to_string_lossy().split('.').next().map(str::to_owned);
+        self.files.iter().filter(|file| kind(file) == "snapshot").any(|file| {
+            self.altered.0.contains_key(*file) && self.whole.image.0.contains_key(*file)
+                || !self.altered.0.keys().any(|other| of(other) == of(file))
+        })
+    }
+
+    /// Whether the last file of the journal was altered, and not just continued.
     fn tail_is_altered(&self) -> bool {
+        if !self.exchanged.is_empty() {
+            return false;
+        }
         let last = self.whole.image.0.keys().filter(|file| file.starts_with("journal")).max();
         last.is_some_and(|last| self.files.contains(last.as_path()))
     }
 
+    /// Whether something that claims to be a newer value of a record was put into the journal.
+    fn overwrites(&self, record: Record) -> bool {
+        let key = match record {
+            Record::Slot((writer, slot), _) => [[writer].as_slice(), &slot.to_be_bytes()].concat(),
+            Record::Message(id) => id.0.to_be_bytes().to_vec(),
+        };
+        let count = |bytes: &[u8]| bytes.windows(key.len()).filter(|window| *window == key).count();
+        let journal = self.files.iter().filter(|file| file.starts_with("journal"));
+        let bytes = journal.map(|file| [&self.whole.image, self.altered].map(|image| image.0.get(*file).cloned()));
+        bytes.map(|both| both.map(|bytes| bytes.flatten().map_or(0, |bytes| count(&bytes)))).any(|[was, is]| is > was)
+    }
+
     /// Whether the place of a record, or its key, was touched.
     fn touches(&self, written: &Written) -> bool {
-        if written.key.is_some_and(|key| self.lost_keys.contains(&key)) {
+        if self.overwrites(written.record) {
+            return true;
+        }
+        if written.key.is_some_and(|key| self.lost_keys.contains(&key)) || self.exchanged.contains(&written.record) {
             return true;
         }
         let journal = self.files.iter().filter(|file| file.starts_with("journal"));
+        // A frame is authenticated together with what stands in front of it.
+        let with_mac = |frame: Range<usize>| frame.start - MAC_BYTES..frame.end;
         journal.filter(|file| self.whole.image.0.contains_key(**file)).any(|file| {
             let frames = segment::frames(self.whole.bytes(file)).into_iter();
-            frames.filter(|(_, commits)| commits.contains(&written.commit)).any(|(bytes, _)| self.differs(file, bytes))
+            frames
+                .filter(|(_, commits)| commits.contains(&written.commit))
+                .any(|(bytes, _)| self.differs(file, with_mac(bytes)))
         })
+    }
+
+    /// The directories of altered sealed files, and another one.
+    fn shards(&self) -> BTreeSet<u8> {
+        let whole = self.whole.image.0.keys().filter(|file| kind(file) == "blobs").map(PathBuf::as_path);
+        let files = self.files.iter().copied().filter(|file| kind(file) == "blobs").chain(whole.take(2));
+        files.filter_map(|file| u8::from_str_radix(file.iter().nth(1)?.to_str()?, 16).ok()).collect()
+    }
+
+    /// Whether the store names the sealed files that were altered, and no others.
+    fn names_blobs(&self, findings: &StoreFindings) -> Result<(), String> {
+        let altered = self.files.iter().filter(|file| kind(file) == "blobs" && self.whole.image.0.contains_key(**file));
+        let altered: BTreeSet<&str> = altered.filter_map(|file| file.file_name()?.to_str()).collect();
+        let named = findings.damage.iter().filter_map(|damage| damage.what.strip_prefix("blob ")?.split(':').next());
+        let named: BTreeSet<&str> = named.collect();
+        // A deletion that the journal has lost leaves a record whose file is gone.
+        let is_exact = named == altered || (self.is_altered("journal") || self.is_altered("snapshot"));
+        is_exact.then_some(()).ok_or(format!("{altered:?} are altered, and {named:?} are named"))
     }
 
     /// Whether the store names the messages whose key is lost in both files: those and no others.
