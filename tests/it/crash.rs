@@ -7,7 +7,7 @@
 //! acknowledgement; where the acknowledgement goes in clear, over the modem's line, its place in the trail shows it too.
 
 mod handed;
-mod steps;
+pub mod steps;
 
 use std::{collections::BTreeMap, env, fs, time::Duration};
 

@@ -9,6 +9,7 @@ mod faults;
 mod kills;
 mod load;
 mod power;
+mod rotation;
 mod strace;
 mod swaps;
 mod whole;

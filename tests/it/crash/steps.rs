@@ -1,10 +1,11 @@
-//! Ends the daemon at any chosen step, and takes back what a power cut then would.
+//! Ends the daemon, or a process of the store, at any chosen step, and takes back what a power cut then would.
 //!
 //! `steps.c` says what a step is. It is preloaded rather than traced: it counts over all threads, slows nothing down,
 //! and needs no right to trace.
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs,
     io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -40,28 +41,36 @@ impl Steps {
     /// Prepares the daemon of a site that has not been started yet. `peers` are those to whom a send is a step: `tty`
     /// for the modem, else a port on loopback.
     pub fn attach(site: &mut Site, peers: &[&str]) -> Self {
-        let library = site.path().join("steps.so");
+        let (steps, environment) = Self::prepare(site.path(), &site.state(), peers);
+        site.environment.extend(environment);
+        steps
+    }
+
+    /// The environment in which a process that keeps its state there can be ended at a step; in `directory` stands what
+    /// that takes.
+    pub fn prepare(directory: &Path, state: &Path, peers: &[&str]) -> (Self, Vec<(&'static str, OsString)>) {
+        let library = directory.join("steps.so");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/crash/steps.c");
         let options = ["-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-pthread"];
         let built = Command::new("cc").args(options).arg("-o").arg(&library).arg(source).status().unwrap();
         assert!(built.success());
-        let steps = Self { control: site.path().join("steps"), trail: site.path().join("trail"), armed_at: 0 };
+        let steps = Self { control: directory.join("steps"), trail: directory.join("trail"), armed_at: 0 };
         steps.disarm();
         fs::write(&steps.trail, "").unwrap();
         // `,:993,` and `tty` are looked for in it.
         let peers: String =
             peers.iter().map(|peer| if *peer == "tty" { "tty,".into() } else { format!(":{peer},") }).collect();
-        site.environment.extend([
+        let environment = vec![
             ("LD_PRELOAD", library.into_os_string()),
-            ("FRONTDESK_STEPS_STATE", site.state().into_os_string()),
+            ("FRONTDESK_STEPS_STATE", state.as_os_str().to_owned()),
             ("FRONTDESK_STEPS_PEERS", peers.into()),
             ("FRONTDESK_STEPS_CONTROL", steps.control.clone().into_os_string()),
             ("FRONTDESK_STEPS_TRAIL", steps.trail.clone().into_os_string()),
-        ]);
-        steps
+        ];
+        (steps, environment)
     }
 
-    /// The daemon dies just before its `at`th step from now on.
+    /// The process dies just before its `at`th step from now on.
     pub fn arm(&mut self, at: usize) {
         self.armed_at = self.length();
         fs::write(&self.control, format!("{at:010}")).unwrap();

@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
-    ops::RangeInclusive,
+    ops::{Bound, RangeInclusive},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -20,11 +20,13 @@ use frontdesk::{
     store::{
         Claim, Records, Store, StoreError,
         data_keys::DataKey,
-        engine::{Direction, Limits, Sequence},
+        engine::{Direction, Engine, Limits, Sequence, durable::Durable},
+        keyring::Keyring,
         keys::Kek,
         seal::random,
         secret::Secret,
         table::Table,
+        vault::SealError,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -254,6 +256,25 @@ async fn check(
         return Ok(Err(format!("record {writer}/{slot} does not hold what {mark:?} wrote")));
     }
     Ok(Ok(()))
+}
+
+/// The common counter as it stands in the journal, sealed.
+pub fn sealed_total(directory: &Path, kek: &str) -> Vec<u8> {
+    let kek = Kek::from_secret(Secret::from_hex(kek).expect("it is a key"));
+    let key = Keyring::open_or_create(&directory.join("keyring"), &kek).unwrap().journal_key();
+    let engine = Durable::open(directory, key, LIMITS, &|_| ()).unwrap();
+    let everything = (Bound::Unbounded, Bound::Unbounded);
+    let found = engine.scan(everything, Direction::Ascending, usize::MAX).unwrap();
+    found.into_iter().find(|(raw, _)| TOTAL.key_of(raw).is_some()).expect("something was written").1.value
+}
+
+/// Whether a counter that was sealed earlier still opens; `false` where its epoch is gone.
+pub async fn opens(store: &Store, sealed: Vec<u8>) -> bool {
+    match store.read(move |r| r.open_apart(&TOTAL, &(), &sealed)).await {
+        Ok(_) => true,
+        Err(StoreError::Sealed { source: SealError::UnknownEpoch { .. }, .. }) => false,
+        Err(error) => panic!("{error:?}"),
+    }
 }
 
 /// Everything that stands in a store.
