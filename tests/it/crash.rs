@@ -5,9 +5,12 @@
 //! already counts as taken has to be in the store: mail that was flagged is deleted at its server before the restart,
 //! and a text's slot is free by then. So these trials prove for every channel that a sync comes before the
 //! acknowledgement; where the acknowledgement goes in clear, over the modem's line, its place in the trail shows it too.
+//! [`ordering`] reads the same off the system calls, for every channel.
 
 mod handed;
+mod ordering;
 pub mod steps;
+mod wire;
 
 use std::{collections::BTreeMap, env, fs, time::Duration};
 

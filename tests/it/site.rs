@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -31,7 +32,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What surrounds the daemon; it outlives every kill of it.
 pub struct World {
-    pub mail: SimulatedMailServer,
+    pub mail: Arc<SimulatedMailServer>,
     pub submission: SimulatedSubmission,
     pub modem: SimulatedModem,
     pub pbx: SimulatedPbx,
@@ -49,7 +50,8 @@ pub struct Site {
     pub root: PathBuf,
     daemon: Option<Child>,
     client: Option<Client>,
-    port: u16,
+    /// Of the pages and the API.
+    pub port: u16,
     token: Option<String>,
 }
 
@@ -89,7 +91,7 @@ impl Site {
         tls::ensure_certificates(&outside, &["localhost".into()], Clock::system().now()).unwrap();
         let server = tls::server_config(tls::Certificate::load(&outside).unwrap()).unwrap();
         let world = World {
-            mail: SimulatedMailServer::start(server.clone(), ADDRESS, PASSWORD).await.unwrap(),
+            mail: Arc::new(SimulatedMailServer::start(server.clone(), ADDRESS, PASSWORD).await.unwrap()),
             submission: SimulatedSubmission::start(server, ADDRESS, PASSWORD).await.unwrap(),
             modem: SimulatedModem::start(&outside).unwrap(),
             pbx: SimulatedPbx::start(&outside.join("voicemail"), &["100"]).await.unwrap(),

@@ -10,7 +10,7 @@ mod kills;
 mod load;
 mod power;
 mod rotation;
-mod strace;
+pub mod strace;
 mod swaps;
 mod whole;
 

@@ -9,7 +9,7 @@ use super::{MOST_STEPS, died_at, steps::Steps};
 use crate::site::{PATIENCE, Site};
 
 /// Tries to hand a mail over; whether the machine may forget it.
-async fn hand_over(port: u16, number: usize) -> bool {
+pub async fn hand_over(port: u16, number: usize) -> bool {
     let mailer = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous("localhost").port(port).build();
     let envelope =
         Envelope::new(Some("scanner@scanner.lan".parse().unwrap()), vec!["scans@localhost".parse().unwrap()]);

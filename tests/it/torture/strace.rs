@@ -24,13 +24,21 @@ impl Call {
         text.split('<').next().unwrap_or(text).parse().unwrap_or_else(|_| panic!("{text} is no number: {self:?}"))
     }
 
+    /// What a descriptor stands for, where strace was asked for it (`-yy`): a path, or `TCP:[here->there]`.
+    pub fn target(&self, place: usize) -> String {
+        let text = self.arguments.get(place).and_then(|text| text.split_once('<'));
+        let target = text.map_or("", |(_, target)| target.split('<').next().unwrap_or(target).trim_end_matches('>'));
+        if !target.starts_with("\\x") {
+            return target.to_owned();
+        }
+        String::from_utf8_lossy(&unescaped(target)).into_owned()
+    }
+
     /// The bytes of every string in an argument: of one, or of all in a list.
     pub fn bytes(&self, place: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         for text in self.arguments[place].split('"').skip(1).step_by(2) {
-            for digits in text.as_bytes().chunks_exact(4) {
-                bytes.push(nibble(digits[2]) << 4 | nibble(digits[3]));
-            }
+            bytes.extend(unescaped(text));
         }
         bytes
     }
@@ -38,6 +46,11 @@ impl Call {
     pub fn path(&self, place: usize) -> String {
         String::from_utf8(self.bytes(place)).unwrap()
     }
+}
+
+/// `\x41\x42` as bytes.
+fn unescaped(text: &str) -> Vec<u8> {
+    text.as_bytes().chunks_exact(4).map(|digits| nibble(digits[2]) << 4 | nibble(digits[3])).collect()
 }
 
 fn nibble(digit: u8) -> u8 {
