@@ -75,7 +75,7 @@ pub enum StoreError {
     #[error("a record of table {table} has an unknown shape")]
     Shape { table: &'static str },
     /// A rotation leaves nothing behind that may still be restored.
-    #[error("the old keys were kept, since {damaged} records under them do not open")]
+    #[error("the old keys were kept, since {damaged} records or places of the journal do not open")]
     KeptOldKeys { damaged: u64 },
     #[error("the key slots failed")]
     Keyslots(#[from] KeyslotError),

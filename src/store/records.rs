@@ -155,9 +155,10 @@ pub(super) fn header_of(record: &[u8]) -> Option<Header> {
     Header::split(record.get(1..)?).ok().map(|(header, _)| header)
 }
 
-/// Whether a record is sealed under an epoch before `below`.
-pub(super) fn is_older(record: &[u8], below: u32) -> bool {
-    matches!(header_of(record), Some(Header { under: Under::Epoch(epoch), .. }) if epoch < below)
+/// Whether a record has still to be sealed again before the epochs before `below` may go: it is under one of them, or it
+/// cannot be read, and nobody can tell.
+pub(super) fn is_left(record: &[u8], below: u32) -> bool {
+    header_of(record).is_none_or(|header| matches!(header.under, Under::Epoch(epoch) if epoch < below))
 }
 
 /// The blob that the plain text of a spilled record names.
@@ -439,7 +440,7 @@ impl<'a> Txn<'a> {
     /// Seals a record again under the current epoch, if it is under one before `below`. Gives whether it was.
     pub(super) fn reseal(&mut self, raw: &[u8], below: u32) -> Result<bool, StoreError> {
         let Some(record) = self.raw_get(raw)? else { return Ok(false) };
-        if !is_older(&record, below) {
+        if !is_left(&record, below) {
             return Ok(false);
         }
         let (packed, _) = self.sealer().open_packed("(re-sealed)", raw, &record)?;

@@ -8,6 +8,9 @@
 //! and the slots of data keys are wrapped anew, are the old secrets removed from the keyring. A process that ends
 //! anywhere on this way goes on at the next start from the last batch; nothing is ever without a key that opens it.
 //!
+//! What cannot be read at the moment may be brought back, out of a backup or by an index that is built anew, and it is
+//! under an old epoch then. So the old secrets stay as long as any record does not open, or the journal is damaged.
+//!
 //! Records under a data key stay as they are: their key's slot is wrapped anew instead. What the journal still has of
 //! older versions opens no more once the old epochs are gone. The key for look-ups does not rotate (see
 //! [`keyring`](super::keyring)).
@@ -17,7 +20,12 @@ use std::{io, ops::Bound};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Records, Store, StoreError, blobs::BlobError, engine::Direction, records::is_older, schema, vault::SealError,
+    Records, Store, StoreError,
+    blobs::BlobError,
+    engine::{Direction, EngineError},
+    records::is_left,
+    schema,
+    vault::SealError,
 };
 
 /// Records that are sealed again in one commit.
@@ -114,8 +122,8 @@ impl Store {
         }
     }
 
-    /// The next records behind `cursor` that are under an epoch before `below`, and how far was looked; `None` there
-    /// where nothing is left.
+    /// The next records behind `cursor` that are under an epoch before `below`, or of which nobody can tell, and how far
+    /// was looked; `None` there where nothing is left.
     async fn next_older(&self, below: u32, mut cursor: Vec<u8>) -> Result<(Vec<Vec<u8>>, Option<Vec<u8>>), StoreError> {
         self.read(move |reader| {
             loop {
@@ -123,8 +131,8 @@ impl Store {
                 let page = reader.raw_scan(range, Direction::Ascending, PAGE)?;
                 let Some((last, _)) = page.last() else { return Ok((Vec::new(), None)) };
                 cursor = last.clone();
-                let older = page.into_iter().filter(|(_, record)| is_older(record, below));
-                let older: Vec<Vec<u8>> = older.map(|(raw, _)| raw).collect();
+                let left = page.into_iter().filter(|(_, record)| is_left(record, below));
+                let older: Vec<Vec<u8>> = left.map(|(raw, _)| raw).collect();
                 if !older.is_empty() {
                     return Ok((older, Some(cursor)));
                 }
@@ -158,6 +166,11 @@ impl Store {
 
     /// No record is under an old epoch any more: the slots are wrapped anew, and the old secrets go.
     async fn finish_rotation(&self) -> Result<(), StoreError> {
+        // Where the journal is damaged, not every record that it held is known.
+        let damaged = self.inner.engine.findings().damage.len() as u64;
+        if damaged > 0 {
+            return Err(StoreError::KeptOldKeys { damaged });
+        }
         self.renew_slots().await?;
         self.read::<_, StoreError>(|reader| {
             Ok(reader.inner().vault.keyring.finish_retirement().map_err(SealError::from)?)
@@ -170,6 +183,7 @@ impl Store {
 fn is_damage(error: &StoreError) -> bool {
     match error {
         StoreError::Sealed { .. } | StoreError::Shape { .. } => true,
+        StoreError::Engine(EngineError::Damaged { .. } | EngineError::Unreadable { .. }) => true,
         StoreError::Blob(BlobError::Read { source, .. }) => source.kind() == io::ErrorKind::NotFound,
         StoreError::Blob(BlobError::Damaged { .. } | BlobError::Key { .. }) => true,
         _ => false,
@@ -181,7 +195,7 @@ mod tests {
     use std::{
         path::Path,
         sync::{
-            Arc,
+            Arc, Mutex,
             atomic::{AtomicI64, Ordering},
         },
     };
@@ -192,7 +206,9 @@ mod tests {
         model::time::Timestamp,
         store::{
             data_keys::DataKey,
-            engine::{Batch, Engine, EngineError, Range, Sequence, Touched, Versioned, memory::Memory},
+            engine::{
+                Batch, Damage, Engine, EngineError, Findings, Range, Sequence, Touched, Versioned, memory::Memory,
+            },
             table::Table,
         },
     };
@@ -200,10 +216,17 @@ mod tests {
     const NUMBERS: Table<u64, String> = Table::new(200, "numbers", 1);
     const COUNT: u64 = 300;
 
-    /// An engine whose process ends before one of its commits.
+    /// An engine whose process ends before one of its commits, and whose journal may be damaged.
     struct Mortal {
         engine: Memory,
         left: AtomicI64,
+        findings: Mutex<Findings>,
+    }
+
+    impl Mortal {
+        fn new() -> Arc<Self> {
+            Arc::new(Self { engine: Memory::default(), left: AtomicI64::new(i64::MAX), findings: Mutex::default() })
+        }
     }
 
     impl Engine for Mortal {
@@ -229,6 +252,9 @@ mod tests {
         }
         fn changes(&self, after: Sequence, limit: usize) -> Result<Vec<Touched>, EngineError> {
             self.engine.changes(after, limit)
+        }
+        fn findings(&self) -> Findings {
+            self.findings.lock().unwrap().clone()
         }
     }
 
@@ -273,7 +299,7 @@ mod tests {
         let mut ends = 0;
         for lives in 0.. {
             let dir = tempfile::tempdir().unwrap();
-            let engine = Arc::new(Mortal { engine: Memory::default(), left: AtomicI64::new(i64::MAX) });
+            let engine = Mortal::new();
             fill(&open(&engine, dir.path())).await;
             engine.left.store(lives, Ordering::SeqCst);
             let store = open(&engine, dir.path());
@@ -313,7 +339,7 @@ mod tests {
     #[tokio::test]
     async fn work_goes_on_and_old_records_open_no_more() {
         let dir = tempfile::tempdir().unwrap();
-        let engine = Arc::new(Mortal { engine: Memory::default(), left: AtomicI64::new(i64::MAX) });
+        let engine = Mortal::new();
         let store = open(&engine, dir.path());
         let key = fill(&store).await;
         let raw = [[200].as_slice(), &5_u64.to_be_bytes()].concat();
@@ -342,34 +368,63 @@ mod tests {
         assert_eq!(now, (Some("5".to_owned()), Some("11".to_owned())));
     }
 
-    /// A record that does not open must not lose its key: the old epochs stay, and the rest is sealed again.
+    /// Rotates as far as that goes.
+    async fn go_as_far_as_possible(store: &Store) -> Result<(), StoreError> {
+        while store.go_on_rotating().await? {}
+        Ok(())
+    }
+
+    /// A record that does not open, or that cannot be read at the moment, must not lose its key: the old epochs stay, and
+    /// the rest is sealed again.
     #[tokio::test]
     async fn old_keys_stay_while_a_record_under_them_is_damaged() {
+        let raw = [[200].as_slice(), &5_u64.to_be_bytes()].concat();
+        let flipped = |good: &[u8]| {
+            let mut bad = good.to_vec();
+            bad[40] ^= 1;
+            bad
+        };
+        // The engine gives an empty value where the file that held it is missing or too short.
+        let kinds: [&dyn Fn(&[u8]) -> Vec<u8>; 3] = [&flipped, &|_| Vec::new(), &|good| good[..3].to_vec()];
+        for spoil in kinds {
+            let dir = tempfile::tempdir().unwrap();
+            let engine = Mortal::new();
+            let store = open(&engine, dir.path());
+            fill(&store).await;
+            let good = engine.get(&raw).unwrap().unwrap().value;
+            let set = |value: Vec<u8>| {
+                let change = crate::store::engine::Change { key: raw.clone(), value: Some(value) };
+                engine.commit(&[Batch { preconditions: Vec::new(), changes: vec![change] }]).unwrap();
+            };
+            set(spoil(&good));
+            store.rotate().await.unwrap();
+            for _ in 0..2 {
+                let ended = go_as_far_as_possible(&store).await;
+                assert!(matches!(ended, Err(StoreError::KeptOldKeys { damaged: 1 })), "{ended:?}");
+            }
+            assert!(store.is_rotating());
+            // Once it is whole again, the rotation comes to its end.
+            set(good);
+            go_as_far_as_possible(&store).await.unwrap();
+            assert!(!store.is_rotating() && is_whole(&store).await);
+        }
+    }
+
+    /// Where the journal is damaged, records may be missing that somebody still brings back.
+    #[tokio::test]
+    async fn old_keys_stay_while_the_journal_is_damaged() {
         let dir = tempfile::tempdir().unwrap();
-        let engine = Arc::new(Mortal { engine: Memory::default(), left: AtomicI64::new(i64::MAX) });
+        let engine = Mortal::new();
         let store = open(&engine, dir.path());
         fill(&store).await;
-        let raw = [[200].as_slice(), &5_u64.to_be_bytes()].concat();
-        let good = engine.get(&raw).unwrap().unwrap().value;
-        let set = |value: Vec<u8>| {
-            let change = crate::store::engine::Change { key: raw.clone(), value: Some(value) };
-            engine.commit(&[Batch { preconditions: Vec::new(), changes: vec![change] }]).unwrap();
-        };
-        let mut bad = good.clone();
-        bad[40] ^= 1;
-        set(bad);
+        let gap = Damage { file: "1.seg".into(), what: "a gap".into(), commits: 3..=4, keys: Vec::new() };
+        engine.findings.lock().unwrap().damage = vec![gap];
         store.rotate().await.unwrap();
-        let ended = loop {
-            match store.go_on_rotating().await {
-                Ok(true) => {}
-                ended => break ended,
-            }
-        };
-        assert!(matches!(ended, Err(StoreError::KeptOldKeys { damaged: 1 })));
-        assert!(store.is_rotating());
-        // Once it is whole again, the rotation comes to its end.
-        set(good);
-        while store.go_on_rotating().await.unwrap() {}
+        let ended = go_as_far_as_possible(&store).await;
+        assert!(matches!(ended, Err(StoreError::KeptOldKeys { damaged: 1 })), "{ended:?}");
+        assert!(store.inner.vault.keyring.with_epoch_of(1, |_| ()).is_some());
+        engine.findings.lock().unwrap().damage.clear();
+        go_as_far_as_possible(&store).await.unwrap();
         assert!(!store.is_rotating() && is_whole(&store).await);
     }
 }
