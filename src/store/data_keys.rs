@@ -28,7 +28,7 @@
 //! its number, and its number tells the message ([`Records::data_key_of`](super::Records::data_key_of)).
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fs::{self, File, OpenOptions},
     io,
     ops::Range,
@@ -96,22 +96,30 @@ enum Content {
 }
 
 /// The two files, in the order of [`NAMES`].
-type Pair = [File; 2];
+type Pair = [Arc<File>; 2];
+
+/// The files in the making, while the wrapping key is changed.
+struct Renewal {
+    files: Pair,
+    /// Slots that they have already.
+    done: u32,
+    /// Those that were damaged in both old files, and stay so.
+    damaged: BTreeSet<u32>,
+}
 
 struct Writer {
     /// Slots in the files.
     slots: u32,
     block: u32,
     unused: VecDeque<DataKey>,
-    /// The files in the making and how many slots they have, while the wrapping key is changed.
-    renewal: Option<(Arc<Pair>, u32)>,
+    renewal: Option<Renewal>,
 }
 
 pub struct DataKeys {
     directory: PathBuf,
     keyring: Arc<Keyring>,
     /// Readers share them; they are exchanged when renewed.
-    files: RwLock<Arc<Pair>>,
+    files: RwLock<Pair>,
     writer: Mutex<Writer>,
     /// Held over a renewal: two at once would write into the same new files.
     renewing: Mutex<()>,
@@ -165,7 +173,7 @@ impl DataKeys {
         } else if missing[0] && reserved > 0 {
             repairs.push("data-keys and data-keys.copy were missing: no message before now can be opened".to_owned());
         }
-        let files = [open_file(&paths[0])?, open_file(&paths[1])?];
+        let files = [Arc::new(open_file(&paths[0])?), Arc::new(open_file(&paths[1])?)];
         let lengths = [length(&files[0], &paths[0])?, length(&files[1], &paths[1])?];
         let noted = files.each_ref().map(|file| slots_noted(&keyring, file));
         let there = slots_in(lengths[0]).max(slots_in(lengths[1]));
@@ -181,7 +189,7 @@ impl DataKeys {
         let keys = Self {
             directory: directory.to_owned(),
             keyring,
-            files: RwLock::new(Arc::new(files)),
+            files: RwLock::new(files),
             writer: Mutex::new(Writer { slots, block: FIRST_BLOCK, unused: VecDeque::new(), renewal: None }),
             renewing: Mutex::default(),
             repairs: Mutex::new(repairs),
@@ -245,7 +253,7 @@ impl DataKeys {
         (0..2).try_for_each(|file| self.write_at(files, file, &header, 0))
     }
 
-    fn files(&self) -> Arc<Pair> {
+    fn files(&self) -> Pair {
         self.files.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -417,8 +425,8 @@ impl DataKeys {
             let slot = self.seal_slot(*key, &Secret::random(), SHREDDED);
             for file in 0..2 {
                 self.write_at(&files, file, &slot, offset(key.0))?;
-                if let Some((renewed, _)) = writer.renewal.as_ref().filter(|(_, slots)| key.0 < *slots) {
-                    self.write_at(renewed, file, &slot, offset(key.0))?;
+                if let Some(renewal) = writer.renewal.as_ref().filter(|renewal| key.0 < renewal.done) {
+                    self.write_at(&renewal.files, file, &slot, offset(key.0))?;
                 }
             }
         }
@@ -464,40 +472,54 @@ impl DataKeys {
     pub fn renew(&self) -> Result<(), DataKeyError> {
         let _alone = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
         let paths = NAMES.map(|name| new_name(&self.directory.join(name)));
-        let new: Arc<Pair> = Arc::new([create_file(&paths[0])?, create_file(&paths[1])?]);
-        self.writer().renewal = Some((new.clone(), 0));
-        let renewed = self.renew_into(&new);
+        let renewed = self.renew_into(&paths);
         self.writer().renewal = None;
+        if renewed.is_err() {
+            // Of what has not got its name nobody needs anything, and the disk may be full.
+            for path in &paths {
+                let _ = fs::remove_file(path);
+            }
+        }
         renewed
     }
 
-    fn renew_into(&self, new: &Pair) -> Result<(), DataKeyError> {
+    fn renew_into(&self, paths: &[PathBuf; 2]) -> Result<(), DataKeyError> {
+        let new = [Arc::new(create_file(&paths[0])?), Arc::new(create_file(&paths[1])?)];
         let wrapping = self.keyring.begin_wrapping()?;
+        self.writer().renewal = Some(Renewal { files: new.clone(), done: 0, damaged: BTreeSet::new() });
         while !self.renew_step(&mut self.writer())? {}
         // Most of the time goes here, without anybody waiting. What comes in meanwhile is written to both.
-        self.sync(new)?;
-        let slots = self.writer().renewal.as_ref().map_or(0, |(_, done)| *done);
-        let doubtful = self.verify(new, 0..slots)?;
+        self.sync(&new)?;
+        let (slots, damaged) = self.renewed();
+        let doubtful = self.verify(&new, 0..slots, &damaged)?;
         let mut writer = self.writer();
         while !self.renew_step(&mut writer)? {}
-        self.write_headers(new, writer.slots)?;
-        self.sync(new)?;
+        self.write_headers(&new, writer.slots)?;
+        self.sync(&new)?;
+        let damaged = writer.renewal.take().map(|renewal| renewal.damaged).unwrap_or_default();
         // A slot that was being shredded while it was read may have looked damaged.
         for slot in doubtful.into_iter().chain(slots..writer.slots) {
-            if !self.verify(new, slot..slot + 1)?.is_empty() {
+            if !self.verify(&new, slot..slot + 1, &damaged)?.is_empty() {
                 return Err(DataKeyError::NotVerified);
             }
         }
-        self.put_in_place(&mut writer)?;
+        self.put_in_place(&new)?;
         drop(writer);
         Ok(self.keyring.destroy_wrapping_before(wrapping)?)
     }
 
+    /// How many slots the new files have, and which of them are damaged.
+    fn renewed(&self) -> (u32, BTreeSet<u32>) {
+        let writer = self.writer();
+        writer.renewal.as_ref().map(|renewal| (renewal.done, renewal.damaged.clone())).unwrap_or_default()
+    }
+
     /// Copies the next slots into the new files. Gives whether all are there.
     fn renew_step(&self, writer: &mut Writer) -> Result<bool, DataKeyError> {
-        let Some((new, from)) = writer.renewal.clone() else { return Ok(true) };
+        let Some(Renewal { files: new, done: from, .. }) = &writer.renewal else { return Ok(true) };
+        let (new, from) = (new.clone(), *from);
         let end = writer.slots.min(from.saturating_add(STEP));
-        let mut bytes = Vec::with_capacity((end - from) as usize * SLOT_BYTES);
+        let (mut bytes, mut damaged) = (Vec::with_capacity((end - from) as usize * SLOT_BYTES), Vec::new());
         let files = self.files();
         for key in (from..end).map(DataKey) {
             let slot = match self.read_slot(&files, 0, key) {
@@ -508,39 +530,43 @@ impl DataKeys {
                 Content::Key(secret) => bytes.extend(self.seal_slot(key, &secret, 0)),
                 Content::Destroyed => bytes.extend(self.seal_slot(key, &Secret::random(), SHREDDED)),
                 // It stays as damaged as it is.
-                Content::Damaged => bytes.extend([0; SLOT_BYTES]),
+                Content::Damaged => {
+                    bytes.extend([0; SLOT_BYTES]);
+                    damaged.push(key.0);
+                }
             }
         }
         for file in 0..2 {
             self.write_at(&new, file, &bytes, offset(from))?;
         }
-        writer.renewal = Some((new, end));
+        if let Some(renewal) = &mut writer.renewal {
+            renewal.done = end;
+            renewal.damaged.extend(damaged);
+        }
         Ok(end == writer.slots)
     }
 
-    /// Gives the new files their names.
-    fn put_in_place(&self, writer: &mut Writer) -> Result<(), DataKeyError> {
-        writer.renewal = None;
-        let paths = NAMES.map(|name| self.directory.join(name));
-        let renamed = paths
-            .iter()
-            .try_for_each(|path| fs::rename(new_name(path), path).map_err(|error| cannot_write(path, error)));
-        // Even where one rename failed, what bears the name is what a restart would use.
-        *self.files.write().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new([open_file(&paths[0])?, open_file(&paths[1])?]);
-        renamed?;
+    /// Gives the new files their names. Whoever calls it holds the writer.
+    fn put_in_place(&self, new: &Pair) -> Result<(), DataKeyError> {
+        for (file, handle) in new.iter().enumerate() {
+            let path = self.directory.join(NAMES[file]);
+            fs::rename(new_name(&path), &path).map_err(|error| cannot_write(&path, error))?;
+            // What bears the name is what a restart uses: from here on nothing more goes into the old file.
+            self.files.write().unwrap_or_else(PoisonError::into_inner)[file] = handle.clone();
+        }
         self.sync_directory()
     }
 
-    /// Reads slots back from both files, since the old ones are about to go. Gives those that do not open in both.
-    fn verify(&self, files: &Pair, slots: Range<u32>) -> Result<Vec<u32>, DataKeyError> {
+    /// Reads slots back from both files, since the old ones are about to go. Gives those that do not open in both, but
+    /// for those that are known to be `damaged`.
+    fn verify(&self, files: &Pair, slots: Range<u32>, damaged: &BTreeSet<u32>) -> Result<Vec<u32>, DataKeyError> {
         let mut doubtful = Vec::new();
         for from in slots.clone().step_by(STEP as usize) {
             let mut bytes = vec![0; STEP.min(slots.end - from) as usize * SLOT_BYTES];
             for (file, handle) in files.iter().enumerate() {
                 handle.read_exact_at(&mut bytes, offset(from)).map_err(|error| self.cannot_read(file, error))?;
                 let bad = (from..).zip(bytes.as_chunks::<SLOT_BYTES>().0).filter(|(key, slot)| {
-                    **slot != [0; SLOT_BYTES] && matches!(self.open_slot(DataKey(*key), slot), Content::Damaged)
+                    !damaged.contains(key) && matches!(self.open_slot(DataKey(*key), slot), Content::Damaged)
                 });
                 doubtful.extend(bad.map(|(key, _)| key));
             }

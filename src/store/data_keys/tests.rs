@@ -272,3 +272,43 @@ fn a_renewal_hides_nothing_that_happens_meanwhile() {
     assert!(new.iter().all(|(key, sealed)| opens(&keys, *key, sealed)));
     assert_eq!(first.iter().filter(|key| is_destroyed(&keys, **key)).count(), 100);
 }
+
+/// Where the second file cannot get its name, new keys go into the first one's new file, which a restart reads.
+#[test]
+fn a_renewal_that_stops_between_the_names_loses_no_later_key() {
+    let scratch = Scratch::new();
+    let keys = scratch.open();
+    let early = keys.new_key().unwrap();
+    let early = (early, seal(&keys, early));
+    // No file can take the name of a directory.
+    fs::remove_file(scratch.path(1)).unwrap();
+    fs::create_dir(scratch.path(1)).unwrap();
+    assert!(matches!(keys.renew(), Err(DataKeyError::Write { .. })));
+    assert!(!new_name(&scratch.path(1)).exists(), "what is of no use is removed");
+    let late: Vec<_> = (0..200).map(|_| keys.new_key().unwrap()).map(|key| (key, seal(&keys, key))).collect();
+    drop(keys);
+    fs::remove_dir(scratch.path(1)).unwrap();
+    let keys = scratch.open();
+    assert!(late.iter().chain([&early]).all(|(key, sealed)| opens(&keys, *key, sealed)));
+    assert_eq!(keys.check().unwrap(), []);
+    keys.renew().unwrap();
+    assert!(late.iter().chain([&early]).all(|(key, sealed)| opens(&keys, *key, sealed)));
+}
+
+/// A slot that was written as zeros is only right where both old files had lost it.
+#[test]
+fn a_write_that_did_not_reach_the_new_file_is_noticed() {
+    let scratch = Scratch::new();
+    let keys = scratch.open();
+    for _ in 0..10 {
+        keys.new_key().unwrap();
+    }
+    let files = keys.files();
+    files[1].write_all_at(&[0; SLOT_BYTES], offset(3)).unwrap();
+    assert_eq!(keys.verify(&files, 0..10, &BTreeSet::new()).unwrap(), [3]);
+    assert!(keys.verify(&files, 0..10, &BTreeSet::from([3])).unwrap().is_empty());
+    // One that is lost does not keep the others from being wrapped anew.
+    files[0].write_all_at(&[0; SLOT_BYTES], offset(3)).unwrap();
+    keys.renew().unwrap();
+    assert_eq!(keys.check().unwrap(), [DataKey(3)]);
+}
