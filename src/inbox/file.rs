@@ -18,7 +18,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Records, StoreError,
+        Records,
         data_keys::DataKey,
         engine::Direction,
         schema::{self, Lookup, RawRecord},
@@ -67,7 +67,7 @@ impl Inbox {
         let raw = match self.raw_record(id).await {
             Ok(raw) => Some(raw),
             // Its record or its key is damaged: not even where it came from is known.
-            Err(InboxError::Store(StoreError::Sealed { .. } | StoreError::Blob(_))) => None,
+            Err(InboxError::Store(error)) if error.is_of_one_record() => None,
             Err(error) => return Err(error),
         };
         self.change(move |desk| {

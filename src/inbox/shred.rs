@@ -199,7 +199,7 @@ fn bury(desk: &mut Desk<'_, '_>, id: MessageId, tombstone: Entry, remains: &mut 
     let message = match desk.txn.read::<_, Message>(&schema::MESSAGES, &(home, id)) {
         Ok(message) => Some(message.ok_or(InboxError::NotFound)?),
         // What is damaged can be destroyed too: what is known of it stands outside its seal.
-        Err(StoreError::Sealed { .. } | StoreError::Blob(_)) => None,
+        Err(error) if error.is_of_one_record() => None,
         Err(error) => return Err(error.into()),
     };
     let mut conversation = desk.conversation(home)?;

@@ -5,6 +5,8 @@
 
 mod blob_check;
 pub mod blobs;
+#[cfg(test)]
+pub mod damage;
 pub mod data_keys;
 pub mod engine;
 pub mod keyring;
@@ -94,6 +96,17 @@ pub enum StoreError {
     /// The use case alone is to blame: it changed nothing, and everybody else's goes on.
     #[error("a use case panicked")]
     Panicked,
+}
+
+impl StoreError {
+    /// Whether it is about one record, which is damaged or whose key is gone: all others are none the worse for it.
+    pub fn is_of_one_record(&self) -> bool {
+        match self {
+            Self::Sealed { .. } | Self::Shredded { .. } => true,
+            Self::Blob(error) => !matches!(error, BlobError::Write { .. }),
+            _ => false,
+        }
+    }
 }
 
 struct Inner {

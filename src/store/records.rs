@@ -11,7 +11,7 @@ use super::{
     engine::{self, Direction, EngineError, Precondition, Sequence, Versioned, prefix_range},
     pack::{pack, unpack},
     schema::{self, Lookup},
-    seal::{Header, Place, Under},
+    seal::{DoesNotOpen, Header, Place, Under},
     table::{Key, Table},
     vault::{SealError, Vault},
 };
@@ -109,8 +109,7 @@ pub trait Records {
                     Some(_) => Err(BlobError::Read { id, source }.into()),
                 }
             }
-            // A scan gives nothing for a value whose place is not there any more.
-            Err(error) if record.is_empty() || matches!(error, StoreError::Sealed { .. }) => {
+            Err(error @ StoreError::Sealed { .. }) => {
                 self.doubt(raw, !matches!(error, StoreError::Sealed { source: SealError::DataKey(_), .. }));
                 Err(error)
             }
@@ -124,7 +123,7 @@ pub trait Records {
         match header_of(&record) {
             Some(Header { under: Under::Data(key), .. }) => Ok(Some(key)),
             Some(Header { under: Under::Epoch(_), .. }) => Ok(None),
-            None => Err(StoreError::Shape { table: table.name }),
+            None => Err(StoreError::Sealed { table: table.name, source: DoesNotOpen.into() }),
         }
     }
 
@@ -220,7 +219,8 @@ impl Sealer<'_> {
         raw_key: &[u8],
         record: &[u8],
     ) -> Result<(Vec<u8>, Option<BlobId>), StoreError> {
-        let (version, sealed) = record.split_first().ok_or(StoreError::Shape { table })?;
+        let nothing = || StoreError::Sealed { table, source: DoesNotOpen.into() };
+        let (version, sealed) = record.split_first().ok_or_else(nothing)?;
         let place = Place { table: raw_key[0], key: raw_key, schema_version: *version };
         let (header, packed) = self.vault.open_record(place, sealed).map_err(|error| does_not_open(table, error))?;
         if !header.spilled {
@@ -249,9 +249,9 @@ impl Sealer<'_> {
         record: &[u8],
     ) -> Result<V, StoreError> {
         let shape = || StoreError::Shape { table: table.name };
-        // First of all whether it is what was written: anything else has no shape either.
+        // The seal covers the version too, so that a damaged one is not taken for that of another program.
         let (packed, _) = self.open_packed(table.name, raw_key, record)?;
-        if record.first() != Some(&table.version) {
+        if record[0] != table.version {
             return Err(shape());
         }
         let plain = unpack(&packed).map_err(|_| shape())?;
@@ -298,11 +298,11 @@ impl Records for Reader<'_> {
     }
 
     fn raw_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let found = self.inner.engine.get(key).inspect_err(|error| match error {
-            EngineError::Damaged { .. } => self.doubt(key, true),
-            error => self.inner.note(error),
-        })?;
-        Ok(found.map(|found| found.value))
+        match self.inner.engine.get(key).inspect_err(|error| self.inner.note(error)) {
+            // No seal opens nothing, so that it counts as damaged like any other record whose bytes are not right.
+            Err(EngineError::Damaged { .. }) => Ok(Some(Vec::new())),
+            found => Ok(found?.map(|found| found.value)),
+        }
     }
 
     fn raw_scan(&self, range: engine::Range, direction: Direction, limit: usize) -> Result<Pairs, StoreError> {

@@ -385,7 +385,8 @@ mod tests {
             bad
         };
         // The engine gives an empty value where the file that held it is missing or too short.
-        let kinds: [&dyn Fn(&[u8]) -> Vec<u8>; 3] = [&flipped, &|_| Vec::new(), &|good| good[..3].to_vec()];
+        type Harm<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+        let kinds: [Harm; 3] = [&flipped, &|_| Vec::new(), &|good| good[..3].to_vec()];
         for spoil in kinds {
             let dir = tempfile::tempdir().unwrap();
             let engine = Mortal::new();

@@ -211,3 +211,28 @@ async fn the_change_feed_names_the_records_of_a_table() {
     assert_eq!(store.changed(&WATCHED, first, 10).await.unwrap(), Some(vec![6]));
     assert_eq!(store.changed(&WATCHED, 0, 1).await.unwrap(), None);
 }
+
+/// However a record is damaged, it alone does not open, and it is named.
+#[tokio::test]
+async fn a_damaged_record_is_named_whichever_of_its_bytes_it_is() {
+    for how in [Some(damage::Byte::Version), Some(damage::Byte::Sealed), None] {
+        let (dir, kek) = (tempfile::tempdir().unwrap(), Kek::random());
+        let store = open(dir.path(), &kek);
+        put(&store, 1, "kept").await;
+        put(&store, 2, "lost").await;
+        let spot = damage::newest_record(&store, 200).await.unwrap();
+        match how {
+            Some(byte) => spot.flip(byte),
+            None => spot.cut(),
+        }
+        let got = store.read::<_, StoreError>(|r| r.get(&NUMBERS, &2)).await;
+        assert!(got.as_ref().is_err_and(StoreError::is_of_one_record), "{how:?}: {got:?}");
+        let named = store.findings().damage;
+        assert_eq!((named.len(), named[0].commits, named[0].others), (1, (2, 2), 1), "{how:?}: {named:?}");
+        let each = |r: &Reader<'_>| r.list_each(&NUMBERS, &(), Direction::Ascending, None, 9);
+        let listed = store.read::<_, StoreError>(move |r| each(r)).await.unwrap();
+        let opens: Vec<bool> = listed.iter().map(|(_, value)| value.is_ok()).collect();
+        assert_eq!(opens, [true, false], "{how:?}");
+        assert!(!*store.failed().borrow());
+    }
+}
