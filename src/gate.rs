@@ -178,7 +178,7 @@ struct Shared {
     stage: watch::Sender<Stage>,
     lock: Mutex<Option<Lock>>,
     limits: Mutex<Limits>,
-    turn: Semaphore,
+    turn: Arc<Semaphore>,
     attempts: Mutex<Vec<Attempt>>,
     lines: watch::Sender<BTreeMap<LineId, LineState>>,
 }
@@ -200,7 +200,7 @@ impl Gate {
             stage: watch::Sender::new(Stage::Opening),
             lock: Mutex::default(),
             limits: Mutex::default(),
-            turn: Semaphore::new(1),
+            turn: Arc::new(Semaphore::new(1)),
             attempts: Mutex::default(),
             lines: watch::Sender::default(),
         };
@@ -250,12 +250,25 @@ impl Gate {
         if let Err(wait) = held(&self.shared.limits).admit(by, Instant::now()) {
             return Tried::TooMany { wait };
         }
-        let _turn = self.shared.turn.acquire().await.expect("the semaphore is never closed");
+        let turn = self.shared.turn.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let gate = self.clone();
+        // Whoever asked may have gone away before the answer is there. The attempt is made, counts and is noted even so,
+        // and the next one waits for it.
+        let tried = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            gate.try_now(&words, by)
+        });
+        tried.await.unwrap_or_else(|_| {
+            self.note(by, Outcome::Failed, None);
+            Tried::Refused(Refusal::Failed("trying the words failed".into()))
+        })
+    }
+
+    fn try_now(&self, words: &Words, by: Source) -> Tried {
         let Some(opener) = held(&self.shared.lock).as_ref().map(|lock| lock.opener.clone()) else {
             return Tried::NotSealed;
         };
-        let tried = tokio::task::spawn_blocking(move || opener(&words)).await;
-        match tried.unwrap_or_else(|_| Err(Refusal::Failed("trying the words failed".into()))) {
+        match opener(words) {
             Ok(slot) => {
                 tracing::info!(slot, "the store was unsealed");
                 self.note(by, Outcome::Done, Some(slot));
@@ -380,6 +393,38 @@ mod tests {
             assert_eq!(gate.try_words(words("right"), DESK).await, Tried::Unsealed);
         };
         tokio::join!(gate.sealed(opener), people);
+    }
+
+    /// An attempt whose browser goes away is noted like any other, and the next one waits until it is over.
+    #[tokio::test]
+    async fn whoever_goes_away_gains_nothing() {
+        let gate = Gate::new(Clock::manual(Timestamp::default()));
+        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+        let (release, released) = std::sync::mpsc::channel();
+        let released = Mutex::new(released);
+        let slow = move |words: &Words| {
+            begun.send(words.typed().to_owned()).unwrap();
+            held(&released).recv().unwrap();
+            opener(words)
+        };
+        let people = async {
+            gate.stages().wait_for(|stage| *stage == Stage::Sealed).await.unwrap();
+            tokio::select! {
+                _ = gate.try_words(words("first"), DESK) => panic!("nobody released it"),
+                begun = begins.recv() => assert_eq!(begun.unwrap(), "first"),
+            }
+            let second = gate.try_words(words("right"), ROOT);
+            tokio::pin!(second);
+            // It is asked for, and does not begin.
+            assert!(futures_util::poll!(&mut second).is_pending());
+            assert!(begins.try_recv().is_err());
+            release.send(()).unwrap();
+            release.send(()).unwrap();
+            assert_eq!(second.await, Tried::Unsealed);
+            let noted: Vec<Actor> = gate.take_attempts().into_iter().map(|attempt| attempt.by).collect();
+            assert_eq!(noted, [DESK.into(), ROOT.into()]);
+        };
+        tokio::join!(gate.sealed(slow), people);
     }
 
     #[test]
