@@ -22,7 +22,7 @@ use crate::{
     gate::{Gate, Refusal, Source, Stage, Tried, Words},
     harden::{self, Locked},
     inbox::{Inbox, InboxError},
-    jobs::supervisor::Pulse,
+    jobs::supervisor::{Failure, Pulse},
     model::{audit::Actor, health, health::LineState, ids::TokenId, shredding::Certificate, staff::Role},
     store::keyslots::{Keyslot, Opener},
 };
@@ -103,6 +103,13 @@ pub enum Answer {
     Keyslots(Vec<Keyslot>),
     /// The id of a new key slot.
     Keyslot(u32),
+    /// The key is replaced, with this new key slot, but the records stay under the old keys.
+    KeyslotOnly {
+        slot: u32,
+        why: String,
+    },
+    /// It failed on the way: it may be done or not.
+    InDoubt(String),
     /// Rows of a table.
     Rows(Vec<Vec<String>>),
     /// What is good and what is not.
@@ -324,24 +331,31 @@ async fn change(request: Request, uid: u32, inbox: &Inbox, pulse: &Pulse) -> Res
         },
         Request::Status => Answer::Findings(status(inbox, pulse).await),
         Request::IsSealed | Request::Unseal { .. } => Answer::Error("the store is open already".into()),
-        Request::Key(request) => change_key(request, by, inbox).await?,
+        Request::Key(request) => change_key(request, by, inbox).await,
     })
 }
 
 /// Does something to the key slots of an open store.
-pub async fn change_key(request: KeyRequest, by: Actor, inbox: &Inbox) -> Result<Answer, InboxError> {
-    Ok(match request {
-        KeyRequest::List => Answer::Keyslots(inbox.keyslots().await?),
-        KeyRequest::Add { opener, label } => Answer::Keyslot(inbox.add_keyslot(by, opener, label).await?),
-        KeyRequest::Remove { slot } => {
-            inbox.remove_keyslot(by, slot).await?;
-            Answer::Done
-        }
+pub async fn change_key(request: KeyRequest, by: Actor, inbox: &Inbox) -> Answer {
+    let done = match request {
+        KeyRequest::List => inbox.keyslots().await.map(Answer::Keyslots),
+        KeyRequest::Add { opener, label } => inbox.add_keyslot(by, opener, label).await.map(Answer::Keyslot),
+        KeyRequest::Remove { slot } => inbox.remove_keyslot(by, slot).await.map(|_| Answer::Done),
         KeyRequest::Rotate { openers, added, label } => {
-            let slot = inbox.replace_kek(by.clone(), openers, added, label).await?;
-            inbox.rotate_keys(by).await?;
-            Answer::Keyslot(slot)
+            let replaced = inbox.replace_kek(by.clone(), openers, added, label).await;
+            match replaced {
+                Ok(slot) => Ok(match inbox.rotate_keys(by).await {
+                    Ok(()) => Answer::Keyslot(slot),
+                    Err(error) => Answer::KeyslotOnly { slot, why: Failure::from(error).0 },
+                }),
+                Err(error) => Err(error),
+            }
         }
+    };
+    done.unwrap_or_else(|error| match error {
+        InboxError::Invalid(words) => Answer::Error(words),
+        // Some file could not be written. Nobody knows which of them were before.
+        failed => Answer::InDoubt(Failure::from(failed).0),
     })
 }
 

@@ -37,7 +37,7 @@ use crate::{
         Claim, Store, StoreError,
         engine::{Limits, Progress},
         keys::Kek,
-        keyslots::{KeyslotError, Keyslots, Unlocked},
+        keyslots::{KeyslotError, Unlocked},
     },
     systemd, web,
 };
@@ -67,7 +67,8 @@ pub enum AppError {
     Certificate(#[from] web::tls::TlsError),
     #[error("cannot use {path}")]
     File { path: PathBuf, source: io::Error },
-    #[error("the store could not make a change durable; a new start reads the journal again")]
+    /// A sync failed, or the index did.
+    #[error("the store failed while it was used; a new start goes on from what is durable")]
     NotDurable,
     #[error("a job keeps failing; a new start may help")]
     Hopeless,
@@ -136,7 +137,7 @@ async fn open_up(door: &Door, config: &Config, clock: &Clock, claim: Claim, unlo
         Unlock::Sealed { keyslots, why } => unseal::wait(door, config, clock, keyslots, &why).await,
     };
     let slot = unlocked.slot;
-    let store = open_store(&door.gate, claim, unlocked, config, clock).await?;
+    let store = open_store(&door.gate, claim, unlocked, clock).await?;
     store.keep_reserve(u64::from(config.store.reserve_mb) << 20)?;
     let inbox = Inbox::open(store, clock.clone(), config.practice()).await?;
     inbox.note_keys(doctor::key_safety(config));
@@ -165,14 +166,8 @@ async fn open_up(door: &Door, config: &Config, clock: &Clock, claim: Claim, unlo
 }
 
 /// Opens the store on a thread of its own, telling the gate how far that has come, and puts the key slots in order.
-async fn open_store(
-    gate: &Gate,
-    claim: Claim,
-    unlocked: Unlocked,
-    config: &Config,
-    clock: &Clock,
-) -> Result<Store, AppError> {
-    let (gate, clock, directory) = (gate.clone(), clock.clone(), config.store.directory.clone());
+async fn open_store(gate: &Gate, claim: Claim, unlocked: Unlocked, clock: &Clock) -> Result<Store, AppError> {
+    let (gate, clock) = (gate.clone(), clock.clone());
     let opening = tokio::task::spawn_blocking(move || {
         let store = Store::open_with(claim, &unlocked.kek, clock, Limits::default(), &|progress| {
             gate.reach(match progress {
@@ -180,9 +175,7 @@ async fn open_store(
                 Progress::Rebuilding { done, of } => Stage::Rebuilding { done, of },
             });
         })?;
-        for done in Keyslots::load(&directory)?.mend(&unlocked)? {
-            tracing::warn!("{done}");
-        }
+        store.mend_keyslots(&unlocked);
         Ok(store)
     });
     match opening.await {

@@ -358,7 +358,9 @@ async fn ask(path: &Path, request: &Request) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Answer::Error(what)) => complain(&what, 1),
-        Ok(Answer::Keyslots(_) | Answer::Keyslot(_)) => complain("the daemon answers something else", 1),
+        Ok(Answer::Keyslots(_) | Answer::Keyslot(_) | Answer::KeyslotOnly { .. } | Answer::InDoubt(_)) => {
+            complain("the daemon answers something else", 1)
+        }
         Err(error) => complain(&error.to_string(), 1),
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     clock::Clock,
     config::{Config, ConfigError, read_private},
     inbox::Inbox,
+    jobs::supervisor::Failure,
     model::audit::Actor,
     store::{
         Store,
@@ -35,8 +36,8 @@ use crate::{
     },
 };
 
-/// Times that somebody may type a wrong passphrase at a terminal.
-const TRIES: usize = 3;
+/// Times that somebody may type something wrong at a terminal.
+pub(super) const TRIES: usize = 3;
 
 /// What the files say about opening the store.
 pub enum Unlock {
@@ -119,12 +120,30 @@ pub enum KeyCommandError {
     Refused(String),
     #[error("{0}; nothing was changed, and the sheet above is void")]
     Void(String),
+    #[error("{0}; it may be done all the same: restart the daemon, then look at `frontdesk key list`")]
+    InDoubt(String),
+    #[error(
+        "{0}. The key may be replaced all the same, so keep both sheets, the old one and the one above. Restart the \
+         daemon (systemctl restart frontdesk): `frontdesk key list` then shows when the recovery key that works was made"
+    )]
+    SheetInDoubt(String),
+    #[error(
+        "the records are not sealed anew, so old keys still open old copies of them ({0}): run the command once more"
+    )]
+    OldKeysStay(String),
     #[error("the daemon answers something else: restart it after an upgrade")]
     Misunderstood,
     #[error("what was typed is not on the new sheet; {0}")]
     NotOnPaper(&'static str),
     #[error("nothing was changed: {0} was not confirmed")]
     NotMeant(&'static str),
+}
+
+impl KeyCommandError {
+    /// Whether it is certain that all is as it was before.
+    fn changed_nothing(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Keyslot(_) | Self::App(_))
+    }
 }
 
 /// What opens the store for a command, where the daemon does not run.
@@ -193,7 +212,8 @@ async fn add_credential(way: &mut Way<'_>, kept: Kept, path: PathBuf, label: Str
     way.prepare().await?;
     let opener = credential::make(kept, &path)?;
     let added = way.add(opener, label).await;
-    if added.is_err() {
+    // Where the slot may be there, its credential stays.
+    if added.as_ref().is_err_and(KeyCommandError::changed_nothing) {
         let _ = fs::remove_file(&path);
     }
     println!("Key slot {} opens the records with {}.", added?, path.display());
@@ -237,7 +257,9 @@ async fn remove(way: &mut Way<'_>, slot: u32) -> Result<(), KeyCommandError> {
     if let Kind::Credential { path, .. } = &gone.kind {
         let is_shared =
             others().any(|other| matches!(&other.kind, Kind::Credential { path: used, .. } if used == path));
-        if !is_shared && fs::remove_file(path).is_ok() {
+        if !is_shared && !is_ours(way.config, path) {
+            println!("{} opened nothing else: remove it, if it is still there.", path.display());
+        } else if !is_shared && fs::remove_file(path).is_ok() {
             println!("{} opened nothing else and is removed too.", path.display());
         }
         if !others().any(|other| matches!(other.kind, Kind::Credential { .. })) {
@@ -248,6 +270,14 @@ async fn remove(way: &mut Way<'_>, slot: u32) -> Result<(), KeyCommandError> {
     Ok(())
 }
 
+/// Whether a credential lies where this program keeps them. The file of key slots belongs to the daemon's user: that it
+/// names another file is no reason for root to remove that.
+fn is_ours(config: &Config, path: &Path) -> bool {
+    let sealed = config.sealed_kek_file();
+    let places = [Some(config.keys.credentials.as_path()), sealed.parent()];
+    path == config.kek_file() || places.contains(&path.parent())
+}
+
 /// A new recovery key takes the place of the old ones, once it is on paper.
 async fn renew_recovery(way: &mut Way<'_>, label: String) -> Result<(), KeyCommandError> {
     let old: Vec<u32> =
@@ -255,7 +285,7 @@ async fn renew_recovery(way: &mut Way<'_>, label: String) -> Result<(), KeyComma
     let key = RecoveryKey::random();
     let slot = way.add(Opener::Recovery(key.clone()), label).await?;
     println!("{}", recovery_sheet(way.config, &key, Clock::system().now()));
-    if !is_on_paper(&key)? {
+    if !is_on_paper(&key) {
         return Err(KeyCommandError::NotOnPaper("the old and the new recovery key both work"));
     }
     for id in old {
@@ -291,26 +321,27 @@ async fn rotate(way: &mut Way<'_>) -> Result<(), KeyCommandError> {
     way.prepare().await?;
     let key = RecoveryKey::random();
     println!("{}", recovery_sheet(way.config, &key, Clock::system().now()));
-    if !is_on_paper(&key)? {
+    if !is_on_paper(&key) {
         return Err(KeyCommandError::NotOnPaper("nothing was changed, and the sheet above is void"));
     }
     let request = KeyRequest::Rotate { openers, added: Opener::Recovery(key), label: String::new() };
-    let slot = match way.done(request).await {
-        Ok(Answer::Keyslot(slot)) => slot,
-        Ok(_) => return Err(KeyCommandError::Misunderstood),
-        Err(KeyCommandError::Refused(words)) => return Err(KeyCommandError::Void(words)),
-        Err(error) => return Err(error),
+    let (slot, why) = match way.done(request).await {
+        Ok(Answer::Keyslot(slot)) => (slot, None),
+        Ok(Answer::KeyslotOnly { slot, why }) => (slot, Some(why)),
+        Ok(_) => return Err(KeyCommandError::SheetInDoubt(Failure::from(KeyCommandError::Misunderstood).0)),
+        Err(error) if error.changed_nothing() => return Err(KeyCommandError::Void(Failure::from(error).0)),
+        Err(KeyCommandError::InDoubt(words)) => return Err(KeyCommandError::SheetInDoubt(words)),
+        Err(error) => return Err(KeyCommandError::SheetInDoubt(Failure::from(error).0)),
     };
     println!("The key is replaced. The new recovery key is in slot {slot}; the old one opens nothing any more.");
-    Ok(())
+    why.map_or(Ok(()), |why| Err(KeyCommandError::OldKeysStay(why)))
 }
 
 /// Whether somebody can read the new key from paper: they type one of its groups.
-fn is_on_paper(key: &RecoveryKey) -> Result<bool, KeyCommandError> {
+pub fn is_on_paper(key: &RecoveryKey) -> bool {
     let group = usize::from(random::<1>()[0]) % GROUPS;
     let question = format!("When the sheet is printed, type group {} of it", group + 1);
-    let typed = terminal::ask(&question).map_err(KeyCommandError::NothingTyped)?;
-    Ok(typed.trim().eq_ignore_ascii_case(&key.groups()[group]))
+    terminal::ask(&question).is_ok_and(|typed| typed.trim().eq_ignore_ascii_case(&key.groups()[group]))
 }
 
 /// A new passphrase, typed twice at a terminal.
@@ -370,6 +401,7 @@ impl Way<'_> {
         };
         match answer {
             Answer::Error(words) => Err(KeyCommandError::Refused(words)),
+            Answer::InDoubt(words) => Err(KeyCommandError::InDoubt(words)),
             other => Ok(other),
         }
     }
@@ -433,14 +465,14 @@ impl Way<'_> {
 /// Opens the store in this process, as the daemon would, and carries one request out.
 async fn act_here(config: &Config, unlocking: &Unlocking, request: KeyRequest) -> Result<Answer, KeyCommandError> {
     let clock = Clock::system();
-    let mut keyslots = Keyslots::load(&config.store.directory).map_err(AppError::from)?;
+    let keyslots = Keyslots::load(&config.store.directory).map_err(AppError::from)?;
     let unlocked = unlocking.open(&keyslots)?;
     let store = Store::open(&config.store.directory, &unlocked.kek, clock.clone()).map_err(AppError::from)?;
-    keyslots.mend(&unlocked)?;
+    store.mend_keyslots(&unlocked);
     let inbox = Inbox::open(store, clock, config.practice()).await.map_err(AppError::from)?;
     let by = Actor::Console { uid: rustix::process::getuid().as_raw() };
     inbox.note_unsealed(by.clone(), unlocked.slot).await.map_err(AppError::from)?;
     let done = admin::change_key(request, by, &inbox).await;
     inbox.close().await;
-    Ok(done.unwrap_or_else(|error| Answer::Error(error.to_string())))
+    Ok(done)
 }

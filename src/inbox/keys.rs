@@ -34,8 +34,8 @@ impl Inbox {
         self.or_note_failure(by, Action::KeyslotRemoved, slot, removed).await
     }
 
-    /// Replaces the key that wraps all others. The slots for which there is an opener go on, all others end; `added` is a new one, whose id is
-    /// given.
+    /// Replaces the key that wraps all others. The slots for which there is an opener go on, all others end; `added` is a
+    /// new one, whose id is given.
     pub async fn replace_kek(
         &self,
         by: Actor,
@@ -67,10 +67,10 @@ impl Inbox {
     }
 }
 
-/// Most failures are the answer to what was typed.
+/// Most failures are the answer to what was typed, and changed nothing.
 fn in_words(error: StoreError) -> InboxError {
     match error {
-        StoreError::Keyslots(error) => InboxError::Invalid(error.to_string()),
+        StoreError::Keyslots(error) if error.changed_nothing() => InboxError::Invalid(error.to_string()),
         other => other.into(),
     }
 }

@@ -10,7 +10,10 @@ pub enum KeyError {
     Read { path: PathBuf, source: io::Error },
     #[error("cannot write {path}")]
     Write { path: PathBuf, source: io::Error },
-    #[error("the keyring {path} is damaged, and so is its copy")]
+    #[error(
+        "the keyring {path} is damaged, and so is its copy: bring keyring and keyring.copy back from a backup, or what is \
+         left of this disk"
+    )]
     Damaged { path: PathBuf },
     #[error(
         "the keyring {path} is missing, and its copy too, but there are records: bring one of them back from a backup"
@@ -18,7 +21,10 @@ pub enum KeyError {
     Lost { path: PathBuf },
     #[error("the keyring {path} and its copy belong to different stores: remove the one that is not of this store")]
     Mixed { path: PathBuf },
-    #[error("the key does not open the keyring {path}: it belongs to another installation")]
+    #[error(
+        "the key does not open the keyring {path}: it belongs to another installation, or to another time. Put back \
+         keyring, keyring.copy, keyslots and keyslots.copy of one and the same backup"
+    )]
     WrongKey { path: PathBuf },
 }
 

@@ -88,8 +88,18 @@ pub enum KeyslotError {
     Label,
     #[error("there are 32 key slots already: remove one first")]
     Full,
-    #[error("the last change of the key was cut off: restart the daemon, which finishes it, and try again")]
+    #[error(
+        "the last change of the key was cut off: the next start of the daemon finishes it (systemctl restart frontdesk); \
+         then try again"
+    )]
     Unsettled,
+}
+
+impl KeyslotError {
+    /// Whether the key slots are as they were before.
+    pub fn changed_nothing(&self) -> bool {
+        !matches!(self, Self::Write(_))
+    }
 }
 
 /// How a credential is kept until systemd hands it over.
@@ -441,6 +451,10 @@ impl Keyslots {
 
     /// Removes a slot, unless no other works.
     pub fn remove(&mut self, id: u32) -> Result<Kind, KeyslotError> {
+        // Which of the others work, only the end of the replacement tells.
+        if self.is_unsettled() {
+            return Err(KeyslotError::Unsettled);
+        }
         let place = self.content.names.iter().position(|name| name.id == id).ok_or(KeyslotError::Unknown { id })?;
         if !self.content.slots.keys().any(|other| *other != id) {
             return Err(KeyslotError::Last { id });
@@ -502,9 +516,10 @@ impl Keyslots {
     }
 
     /// Puts both files in order once the store is open with `unlocked`: finishes or takes back a replacement that was cut
-    /// off, and writes anew what is damaged. Gives what was done, in words.
+    /// off, and writes anew what is damaged. Gives what was done, in words; a slot that both files have lost stays so.
     pub fn mend(&mut self, unlocked: &Unlocked) -> Result<Vec<String>, KeyslotError> {
-        let mut done: Vec<String> = self.damage.iter().map(Damage::to_string).collect();
+        let mendable = self.damage.iter().filter(|damage| !self.is_lost(damage));
+        let mut done: Vec<String> = mendable.map(|damage| format!("{damage}: it was written anew")).collect();
         if self.is_unsettled() {
             done.push(match unlocked.side {
                 Side::New => "a change of the key that was cut off is finished".to_owned(),

@@ -119,6 +119,8 @@ struct Inner {
     key_damage: Mutex<Option<Damage>>,
     /// What the last check of each blob found.
     blob_damage: Mutex<BTreeMap<BlobId, Damage>>,
+    /// What of the key slots was mended at this start, in words.
+    keyslot_repairs: Mutex<Vec<String>>,
     /// Turns true when the process has to end and come back by replay.
     failed: watch::Sender<bool>,
     _lock: Option<fs::File>,
@@ -141,6 +143,7 @@ impl Inner {
             space,
             key_damage: Mutex::default(),
             blob_damage: Mutex::default(),
+            keyslot_repairs: Mutex::default(),
             failed: watch::Sender::new(false),
             _lock: lock,
         }
@@ -358,7 +361,8 @@ impl Store {
         let keys = self.inner.key_damage.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let blobs = self.inner.blob_damage.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let damage = found.damage.iter().chain(&keys).chain(blobs.values()).map(schema::describe).collect();
-        let restored = self.inner.vault.repairs();
+        let mut restored = self.inner.vault.repairs();
+        restored.extend(self.inner.keyslot_repairs.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
         StoreFindings { rebuilt: found.rebuilt, torn_bytes: found.torn_bytes, restored, damage }
     }
 

@@ -186,6 +186,11 @@ async fn a_credential_is_replaced() {
     site.change_config("[keys]", &key);
     site.start_daemon().await;
     assert!(site.frontdesk(&["key", "list"]).contains("\tstick\tworks"));
+    // That the file of key slots names a file elsewhere is no reason for root to remove that.
+    let third = site.path().join("elsewhere");
+    let said = does(&site, &["key", "add", "--credential", third.to_str().unwrap()], "");
+    let said = does(&site, &["key", "remove", &slot_of(&said)], "");
+    assert!(said.contains("elsewhere opened nothing else: remove it") && third.exists(), "{said}");
 }
 
 /// A new recovery key ends the old one only when the new one is on paper.
@@ -239,6 +244,30 @@ async fn the_key_is_replaced() {
     assert!(site.log().contains("belongs to another installation"), "{}", site.log());
 }
 
+/// Where the key cannot be replaced to the end, nobody is told to throw a sheet away: after a restart exactly one of the
+/// two opens the records, and the list says which.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_half_replaced_voids_no_sheet() {
+    for (file, new_counts) in [("keyring.new", false), ("keyring.copy.new", true)] {
+        let mut site = Site::new().await;
+        let first = printed(&site.frontdesk(&["init", "--admin", "contractor"]));
+        site.start_daemon().await;
+        // No file can be written under the name of a directory.
+        let obstacle = site.state().join(file);
+        fs::create_dir(&obstacle).unwrap();
+        let (ended, second) = with_sheet(&site, &["key", "rotate"], "", str::to_owned);
+        let said = words(&ended);
+        assert!(!ended.status.success() && said.contains("keep both sheets") && !said.contains("void"), "{said}");
+        assert!(site.stop().success());
+        fs::remove_dir(&obstacle).unwrap();
+        site.start_daemon().await;
+        let list = site.frontdesk(&["key", "list"]);
+        assert_eq!(list.matches("recovery key").count(), 1, "{list}");
+        assert!(site.stop().success());
+        assert_eq!((opens_with(&site, &first), opens_with(&site, &second)), (!new_counts, new_counts), "{file}");
+    }
+}
+
 /// One damaged key slot is named and the others go on; one damaged file costs nothing and is mended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_key_slot_is_named_and_the_others_work() {
@@ -256,7 +285,8 @@ async fn a_damaged_key_slot_is_named_and_the_others_work() {
     fails(&site, &["doctor"], "", &["key slot 1 is damaged in the file keyslots"]);
     site.start_daemon().await;
     assert!(site.log().contains("key slot 1 is damaged in the file keyslots"), "{}", site.log());
-    assert!(!words(&site.try_frontdesk(&["doctor"])).contains("is damaged"), "it is mended");
+    let said = words(&site.try_frontdesk(&["doctor"]));
+    assert!(!said.contains("keys: key slot 1 is damaged") && said.contains("it was written anew"), "{said}");
 
     assert!(site.stop().success());
     damage("keyslots", 2);

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{Keyslot, KeyslotError, Keyslots, Kind, Opener, Side};
+use super::{Keyslot, KeyslotError, Keyslots, Kind, Opener, Side, Unlocked};
 use crate::{
     model::time::Timestamp,
     store::{Store, StoreError, keyring::Keyring, keys::Kek},
@@ -26,6 +26,23 @@ impl Store {
             change(&mut Keyslots::load(keyring.directory())?, keyring, inner.clock.now())
         })
         .await
+    }
+
+    /// Puts the files in order after a start with `unlocked`; [`Store::findings`] says what was done. One good file is
+    /// enough to go on with, so a disk that cannot be written stops nobody.
+    pub fn mend_keyslots(&self, unlocked: &Unlocked) {
+        let _alone = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mended = Keyslots::load(self.inner.vault.keyring.directory()).and_then(|mut slots| slots.mend(unlocked));
+        match mended {
+            Ok(done) => {
+                done.iter().for_each(|words| tracing::warn!("{words}"));
+                *self.inner.keyslot_repairs.lock().unwrap_or_else(PoisonError::into_inner) = done;
+            }
+            Err(error) => {
+                let error = &error as &(dyn std::error::Error + 'static);
+                tracing::error!(error, "the key slots could not be put in order; the next start tries again");
+            }
+        }
     }
 
     pub async fn keyslots(&self) -> Result<Vec<Keyslot>, StoreError> {

@@ -1,7 +1,10 @@
 use std::fs;
 
 use super::*;
-use crate::store::keyring::Keyring;
+use crate::{
+    clock::Clock,
+    store::{Store, keyring::Keyring},
+};
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 const WORDS: &str = "correct horse battery staple";
@@ -163,11 +166,29 @@ fn a_slot_that_both_files_have_lost_is_named_and_the_others_work() {
     assert_eq!(damaged(&slots), [2]);
     // It stays in the list until somebody removes it.
     let unlocked = slots.unlock_with_credential(&scratch.credential).unwrap();
-    assert_eq!(slots.mend(&unlocked).unwrap().len(), 2);
+    assert!(slots.mend(&unlocked).unwrap().is_empty(), "what is lost is not mended");
     assert_eq!(damaged(&scratch.load()), [2]);
     slots.remove(1).unwrap();
     assert!(matches!(slots.remove(3), Err(KeyslotError::Last { id: 3 })), "a damaged slot opens nothing");
     slots.remove(2).unwrap();
+    assert!(scratch.load().damage().is_empty());
+}
+
+/// What is mended is told with the store's findings; a disk that cannot be written keeps no store closed.
+#[tokio::test]
+async fn a_stale_copy_is_mended_once_the_disk_can_be_written() {
+    let (scratch, slots, kek) = Scratch::new();
+    let unlocked = slots.unlock_with_words(WORDS).unwrap();
+    fs::remove_file(&scratch.files()[1]).unwrap();
+    // No file can be made under the name of a directory.
+    let new = scratch.dir.path().join("keyslots.new");
+    fs::create_dir(&new).unwrap();
+    let store = Store::open(scratch.dir.path(), &kek, Clock::manual(NOW)).unwrap();
+    store.mend_keyslots(&unlocked);
+    assert!(store.findings().is_empty() && !scratch.load().damage().is_empty());
+    fs::remove_dir(&new).unwrap();
+    store.mend_keyslots(&unlocked);
+    assert_eq!(store.findings().restored, ["the file keyslots.copy is missing: it was written anew"]);
     assert!(scratch.load().damage().is_empty());
 }
 
@@ -221,6 +242,8 @@ fn another_kek_takes_over_wherever_it_is_cut_off() {
             let added = Opener::Recovery(paper.clone());
             assert_eq!(slots.begin_replacement((&old, &new), &openers, (&added, ""), NOW).unwrap(), 4);
             assert!(matches!(slots.add(&old, &scratch.recovery(), "", NOW), Err(KeyslotError::Unsettled)));
+            // What is left could open nothing: until the end of it no slot goes.
+            assert!(matches!(slots.remove(1), Err(KeyslotError::Unsettled)));
         }
         if steps > 1 {
             keyring.rewrap(&new).unwrap();
