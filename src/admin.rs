@@ -386,7 +386,9 @@ async fn status(inbox: &Inbox, pulse: &Pulse) -> Vec<Finding> {
             return findings;
         }
     };
-    if let Ok(Some(done)) = inbox.rotation().await {
+    if report.key_trouble.rotation_stuck.is_none()
+        && let Ok(Some(done)) = inbox.rotation().await
+    {
         findings.push(Finding::good(format!("keys: everything is being sealed again, {:.0} % done", done * 100.0)));
     }
     if let Some(disk) = report.store.disk {
@@ -417,7 +419,7 @@ async fn status(inbox: &Inbox, pulse: &Pulse) -> Vec<Finding> {
         });
     }
     // Lines and memory are told above, and of the key `doctor` says more.
-    let is_told = |key: &str| key.starts_with("line/") || matches!(key, "keys" | "memory");
+    let is_told = |key: &str| key.starts_with("line/") || key.starts_with("key/") || matches!(key, "keys" | "memory");
     let rest = report.faults().into_iter().filter(|fault| !is_told(&fault.key));
     findings.extend(rest.map(|fault| Finding::bad(format!("{}: {}. {}", fault.key, fault.what, fault.to_do))));
     findings

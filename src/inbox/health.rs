@@ -14,13 +14,13 @@ use super::{Inbox, InboxError};
 use crate::{
     model::{
         health::{
-            Disk, JobReport, KeySafety, LineHealth, LineReport, LineState, Queue, Queues, Repair, Report, Sizes,
-            StoreReport, Verdict,
+            Disk, JobReport, KeySafety, KeyTrouble, LineHealth, LineReport, LineState, Queue, Queues, Repair, Report,
+            Sizes, StoreReport, Verdict,
         },
         line::LineId,
         time::Timestamp,
     },
-    store::{Records, StoreError, engine::Direction, schema},
+    store::{Records, StoreError, engine::Direction, keyslots::Kind, schema},
 };
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
@@ -52,6 +52,7 @@ struct Facts {
     sizes: Sizes,
     growth_a_day_bytes: Option<u64>,
     keys: Option<KeySafety>,
+    rotation_stuck: Option<String>,
     certificate_until: Option<Timestamp>,
     alert_ways: Vec<&'static str>,
 }
@@ -71,6 +72,7 @@ impl Vitals {
                 sizes: Sizes::default(),
                 growth_a_day_bytes: None,
                 keys: None,
+                rotation_stuck: None,
                 certificate_until: None,
                 alert_ways: Vec::new(),
             }),
@@ -132,6 +134,11 @@ impl Inbox {
     /// Says how the key that opens the store is kept.
     pub fn note_keys(&self, keys: KeySafety) {
         self.shared.vitals.facts().keys = Some(keys);
+    }
+
+    /// Says why a rotation of the keys does not come to its end; `None` once it has.
+    pub(super) fn note_rotation(&self, stuck: Option<String>) {
+        self.shared.vitals.facts().rotation_stuck = stuck;
     }
 
     /// Says until when the server's certificate is good.
@@ -227,6 +234,7 @@ impl Inbox {
         let (queues, waiting) = self.queues().await?;
         let alerts = self.alert_report().await?;
         let repair = self.repair_report().await?;
+        let key_trouble = self.key_trouble().await;
         let lines = self.shared.vitals.lines.borrow().clone();
         let practice = self.practice();
         let lines = lines.into_iter().filter_map(|(id, health)| {
@@ -252,6 +260,7 @@ impl Inbox {
                     growth_a_day_bytes: facts.growth_a_day_bytes,
                 },
                 keys: facts.keys.clone(),
+                key_trouble,
                 clock: self.clock_doubt(),
                 repair,
                 taken_in: self.taken_in(),
@@ -262,6 +271,25 @@ impl Inbox {
         let report = Arc::new(report);
         self.shared.vitals.report.send_replace(report.clone());
         Ok(report)
+    }
+
+    async fn key_trouble(&self) -> KeyTrouble {
+        let (has_slots, rotation_stuck) = {
+            let facts = self.shared.vitals.facts();
+            (facts.keys.is_some(), facts.rotation_stuck.clone())
+        };
+        let trouble = KeyTrouble { rotation_stuck, ..KeyTrouble::default() };
+        if !has_slots {
+            return trouble;
+        }
+        match self.keyslots().await {
+            Ok(slots) => KeyTrouble {
+                lost_slots: slots.iter().filter(|slot| slot.damaged).map(|slot| slot.id).collect(),
+                no_recovery_key: !slots.iter().any(|slot| slot.kind == Kind::Recovery && !slot.damaged),
+                ..trouble
+            },
+            Err(error) => KeyTrouble { unreadable: Some(error.to_string()), ..trouble },
+        }
     }
 
     /// What waits, and how much of it for each line.

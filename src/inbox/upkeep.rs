@@ -92,11 +92,14 @@ impl Inbox {
         .await
     }
 
-    /// Does the next piece of a rotation. Gives whether more is to do.
+    /// Does the next piece of a rotation. Gives whether more is to do. Where it stands still, the report says so until it
+    /// has come to its end.
     pub async fn go_on_rotating(&self) -> Result<bool, InboxError> {
         let Some(rotation) = self.shared.store.rotation().await? else { return Ok(false) };
-        let more = self.shared.store.go_on_rotating().await?;
+        let gone_on = self.shared.store.go_on_rotating().await;
+        let more = gone_on.inspect_err(|error| self.note_rotation(Some(error.to_string())))?;
         if !more {
+            self.note_rotation(None);
             let epoch = u128::from(rotation.below);
             self.change(move |desk| Ok(desk.audit(Actor::Daemon, Action::KeysRotated, [epoch], Outcome::Done)?))
                 .await?;

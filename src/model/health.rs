@@ -145,6 +145,7 @@ pub struct Report {
     pub queues: Queues,
     pub store: StoreReport,
     pub keys: Option<KeySafety>,
+    pub key_trouble: KeyTrouble,
     pub clock: Option<Doubt>,
     pub repair: Option<Repair>,
     pub taken_in: TakenIn,
@@ -271,6 +272,19 @@ pub struct KeySafety {
     pub memory_locked: bool,
 }
 
+/// What is wrong with the keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyTrouble {
+    /// Key slots that both files have lost.
+    pub lost_slots: Vec<u32>,
+    /// Nothing on paper opens the store.
+    pub no_recovery_key: bool,
+    /// Why no key slot can be read, in words.
+    pub unreadable: Option<String>,
+    /// Why a rotation does not come to its end, in words.
+    pub rotation_stuck: Option<String>,
+}
+
 /// The last time that the store mended itself, or found that it could not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repair {
@@ -349,6 +363,7 @@ impl Report {
             queues: Queues::default(),
             store: StoreReport::default(),
             keys: None,
+            key_trouble: KeyTrouble::default(),
             clock: None,
             repair: None,
             taken_in: TakenIn::default(),
@@ -380,6 +395,7 @@ impl Report {
         self.job_faults(&mut faults);
         self.line_faults(&mut faults);
         self.queue_faults(&mut faults);
+        self.key_faults(&mut faults);
         self.other_faults(&mut faults);
         faults.sort_by_key(|fault| std::cmp::Reverse(fault.severity));
         faults
@@ -478,6 +494,36 @@ impl Report {
         }
     }
 
+    fn key_faults(&self, faults: &mut Vec<Fault>) {
+        let mut add = |key: String, severity, what: String, to_do: String| {
+            faults.push(Fault { key, severity, what, to_do, since: None });
+        };
+        let trouble = &self.key_trouble;
+        if let Some(why) = &trouble.unreadable {
+            let to_do = "Put keyslots and keyslots.copy back from a backup before Frontdesk is restarted: without them \
+                         nothing opens the records.";
+            add("key/slots".into(), Severity::Degraded, format!("No key slot can be read: {why}"), to_do.into());
+        }
+        for slot in &trouble.lost_slots {
+            let to_do = format!(
+                "What it was made with opens nothing any more. Run `frontdesk key remove {slot}` on the server, then add \
+                 it anew by `frontdesk key add`, or a recovery key by `frontdesk key recovery`."
+            );
+            add(format!("key/slot/{slot}"), Severity::Degraded, format!("Key slot {slot} is lost"), to_do);
+        }
+        if trouble.no_recovery_key {
+            let to_do = "Run `frontdesk key recovery` on the server and keep the sheet in a safe place: without it a \
+                         forgotten passphrase or a broken machine loses all records.";
+            add("key/recovery".into(), Severity::Advice, "There is no recovery key".into(), to_do.into());
+        }
+        if let Some(why) = &trouble.rotation_stuck {
+            let to_do = "It is tried again each hour. Until it ends, old keys still open old copies of the records. Run \
+                         `frontdesk doctor`, which names what is damaged, and bring it back from a backup.";
+            let what = format!("Sealing everything under new keys stands still: {why}");
+            add("rotation".into(), Severity::Degraded, what, to_do.into());
+        }
+    }
+
     fn other_faults(&self, faults: &mut Vec<Fault>) {
         let mut add = |key: &str, severity, what: String, to_do: &str| {
             faults.push(Fault { key: key.into(), severity, what, to_do: to_do.into(), since: None });
@@ -498,8 +544,8 @@ impl Report {
             add("certificate", Severity::Degraded, what, to_do);
         }
         if let Some(lost) = &self.store.lost {
-            let to_do = "Run `frontdesk doctor` on the server, which names them, and look for them in a backup. \
-                         Everything else is intact.";
+            let to_do = "Run `frontdesk doctor` on the server, which names them, and look for them in a backup. The \
+                         rest stays in use; `frontdesk salvage` copies everything that still opens to another disk.";
             add("repair", Severity::Degraded, format!("The store is damaged: {lost}"), to_do);
         }
         if self.taken_in.key_was_changed {
@@ -516,8 +562,8 @@ impl Report {
             add("intake/unreadable", Severity::Degraded, what, to_do);
         }
         if self.keys.as_ref().is_some_and(|keys| !keys.safe_when_stolen) {
-            let to_do = "Seal the key to this machine (`frontdesk init --seal host` on a machine with a TPM2), or \
-                         encrypt the disk.";
+            let to_do = "Encrypt the disk; or run `frontdesk key add --seal tpm2` (without a TPM2: `frontdesk key add \
+                         --passphrase`), then `frontdesk key remove` with the number that `frontdesk doctor` says.";
             let what = "A thief who takes the disk can read the records: their key lies on the same disk";
             add("keys", Severity::Advice, what.into(), to_do);
         }

@@ -379,15 +379,8 @@ mod tests {
     #[tokio::test]
     async fn old_keys_stay_while_a_record_under_them_is_damaged() {
         let raw = [[200].as_slice(), &5_u64.to_be_bytes()].concat();
-        let flipped = |good: &[u8]| {
-            let mut bad = good.to_vec();
-            bad[40] ^= 1;
-            bad
-        };
-        // The engine gives an empty value where the file that held it is missing or too short.
-        type Harm<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
-        let kinds: [Harm; 3] = [&flipped, &|_| Vec::new(), &|good| good[..3].to_vec()];
-        for spoil in kinds {
+        // Flipped, cut, and empty: that is what the engine gives where the file that held it is missing or too short.
+        for (kept, flip) in [(usize::MAX, 1), (3, 0), (0, 0)] {
             let dir = tempfile::tempdir().unwrap();
             let engine = Mortal::new();
             let store = open(&engine, dir.path());
@@ -397,7 +390,8 @@ mod tests {
                 let change = crate::store::engine::Change { key: raw.clone(), value: Some(value) };
                 engine.commit(&[Batch { preconditions: Vec::new(), changes: vec![change] }]).unwrap();
             };
-            set(spoil(&good));
+            let bad = good.iter().enumerate().map(|(at, byte)| if at == 40 { byte ^ flip } else { *byte });
+            set(bad.take(kept).collect());
             store.rotate().await.unwrap();
             for _ in 0..2 {
                 let ended = go_as_far_as_possible(&store).await;

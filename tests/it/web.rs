@@ -19,7 +19,10 @@ use frontdesk::{
         },
         staff::Role,
     },
-    store::{Store, keys::Kek},
+    store::{
+        Store,
+        keyslots::{Keyslots, Opener, recovery::RecoveryKey},
+    },
     web::{Listening, WebState, serve, tls},
 };
 use reqwest::{
@@ -93,7 +96,11 @@ impl Desk {
         let directory = tempfile::tempdir().unwrap();
         // Certificates are checked against the real time, so the manual clock starts there.
         let clock = Clock::manual(Clock::system().now());
-        let store = Store::open(&directory.path().join("store"), &Kek::random(), clock.clone()).unwrap();
+        let place = directory.path().join("store");
+        std::fs::create_dir(&place).unwrap();
+        let paper = [(Opener::Recovery(RecoveryKey::random()), String::new())];
+        let (_, kek) = Keyslots::create(&place, &paper, clock.now()).unwrap();
+        let store = Store::open(&place, &kek, clock.clone()).unwrap();
         let inbox = Inbox::open(store, clock.clone(), practice()).await.unwrap();
         let certificates = directory.path().join("tls");
         tls::ensure_certificates(&certificates, &["localhost".to_owned()], clock.now()).unwrap();

@@ -2,8 +2,14 @@
 
 use super::*;
 use crate::{
-    model::audit::Outcome,
-    store::keyslots::{Keyslots, Opener, Passphrase, recovery::RecoveryKey},
+    model::{
+        audit::Outcome,
+        health::{KeySafety, Severity},
+    },
+    store::{
+        engine::{Batch, Change, Engine, memory::Memory},
+        keyslots::{Keyslots, Opener, Passphrase, recovery::RecoveryKey},
+    },
 };
 
 fn passphrase(words: &str) -> Opener {
@@ -52,4 +58,66 @@ async fn every_change_of_the_key_slots_is_audited() {
             event(Action::KeyReplaced, 4, done),
         ]
     );
+}
+
+/// The faults of which alerts go out.
+async fn alarming(inbox: &Inbox) -> Vec<String> {
+    let report = inbox.examine(Vec::new()).await.unwrap();
+    let faults = report.faults().into_iter().filter(|fault| fault.severity > Severity::Advice);
+    faults.map(|fault| fault.key).filter(|key| !key.starts_with("line/")).collect()
+}
+
+/// A slot that both files have lost is a fault until somebody removes it, and so are files that are gone.
+#[tokio::test]
+async fn a_lost_key_slot_is_a_fault() {
+    let desk = Desk::start().await;
+    let dir = scratch();
+    let openers = [passphrase("correct horse battery staple"), Opener::Recovery(RecoveryKey::random())]
+        .map(|o| (o, String::new()));
+    let (_, kek) = Keyslots::create(dir.path(), &openers, desk.clock.now()).unwrap();
+    let inbox = open(dir.path(), &kek, &desk.clock, &desk.practice).await;
+    inbox.note_keys(KeySafety { kinds: vec!["passphrase".into()], safe_when_stolen: true, memory_locked: true });
+    assert!(alarming(&inbox).await.is_empty());
+    let files = ["keyslots", "keyslots.copy"].map(|file| dir.path().join(file));
+    let whole = std::fs::read(&files[0]).unwrap();
+    for file in &files {
+        let mut bytes = whole.clone();
+        *bytes.iter_mut().rev().nth(20).unwrap() ^= 4;
+        std::fs::write(file, bytes).unwrap();
+    }
+    assert_eq!(alarming(&inbox).await, ["key/slot/2"]);
+    assert!(inbox.report().faults().iter().any(|fault| fault.key == "key/recovery"));
+    inbox.remove_keyslot(CONSOLE, 2).await.unwrap();
+    assert!(alarming(&inbox).await.is_empty());
+    files.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    assert_eq!(alarming(&inbox).await, ["key/slots"]);
+}
+
+/// Whoever rotates the keys believes that the old ones are destroyed: that they are not is a fault until they are.
+#[tokio::test]
+async fn a_rotation_that_stands_still_is_a_fault() {
+    let (dir, clock, engine) = (scratch(), Clock::manual(START), std::sync::Arc::new(Memory::default()));
+    let store = Store::over(engine.clone(), dir.path(), clock.clone());
+    let inbox = Inbox::open(store, clock, practice()).await.unwrap();
+    let set = |value: Option<Vec<u8>>| {
+        let changes = vec![Change { key: vec![250, 1], value }];
+        engine.commit(&[Batch { preconditions: Vec::new(), changes }]).unwrap();
+    };
+    // Nobody can tell what this is under.
+    set(Some(Vec::new()));
+    inbox.rotate_keys(CONSOLE).await.unwrap();
+    let go_on = async || {
+        while inbox.go_on_rotating().await? {}
+        Ok::<_, InboxError>(())
+    };
+    assert!(go_on().await.is_err());
+    assert_eq!(alarming(&inbox).await, ["rotation"]);
+    // The next try has begun, and it still stands.
+    assert!(inbox.go_on_rotating().await.unwrap());
+    assert_eq!(alarming(&inbox).await, ["rotation"]);
+    // That try has met it already; the one after it comes to the end.
+    set(None);
+    assert!(go_on().await.is_err());
+    go_on().await.unwrap();
+    assert!(alarming(&inbox).await.is_empty() && inbox.rotation().await.unwrap().is_none());
 }
