@@ -16,6 +16,7 @@ use crate::{
         key::{self, Keeping, KeyCommandError},
         second_half,
         sheet::recovery_sheet,
+        terminal,
     },
     clock::Clock,
     config::{Config, ConfigError},
@@ -97,6 +98,13 @@ pub fn run(config_path: &Path, admin: &str, keeping: Keeping) -> Result<(), Init
     }
     made?;
     println!("{}", recovery_sheet(&config, &recovery, Clock::system().now()));
+    // Where nobody sits there, nobody can be asked.
+    if terminal::is_present() && !(0..key::TRIES).any(|_| key::is_on_paper(&recovery)) {
+        eprintln!(
+            "Nobody has the recovery key on paper: print the sheet above, or make another one by `frontdesk key recovery` \
+             before the practice begins. Without it a broken machine loses all records.\n"
+        );
+    }
     match key_path {
         Some(path) => println!("The daemon opens the records with {}.", path.display()),
         None => println!("After each start of the daemon, somebody types the passphrase on its page."),

@@ -5,8 +5,10 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::site::Site;
 
@@ -60,6 +62,10 @@ fn with_sheet(site: &Site, arguments: &[&str], typed: &str, answer: impl Fn(&str
     let mut child = command(site, arguments).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(typed.as_bytes()).unwrap();
+    asked_for_the_sheet(child, stdin, answer)
+}
+
+fn asked_for_the_sheet(mut child: Child, mut stdin: impl Write, answer: impl Fn(&str) -> String) -> (Output, String) {
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut err = BufReader::new(child.stderr.take().unwrap());
     let (mut said, mut asked) = (String::new(), Vec::new());
@@ -191,6 +197,25 @@ async fn a_credential_is_replaced() {
     let said = does(&site, &["key", "add", "--credential", third.to_str().unwrap()], "");
     let said = does(&site, &["key", "remove", &slot_of(&said)], "");
     assert!(said.contains("elsewhere opened nothing else: remove it") && third.exists(), "{said}");
+}
+
+/// Who sets a practice up at a terminal is asked for a group of the printed sheet. Without it the practice is made all the
+/// same, and they are told what to do before it begins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn init_asks_at_a_terminal_whether_the_sheet_is_printed() {
+    for (answer, warns) in [(str::to_lowercase as fn(&str) -> String, false), (|_| "12345\n1\n2".to_owned(), true)] {
+        let site = Site::new().await;
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&terminal).unwrap();
+        unlockpt(&terminal).unwrap();
+        let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+        let other_end = fs::File::options().read(true).write(true).open(name).unwrap();
+        let child = command(&site, &["init", "--admin", "contractor"]).stdin(other_end).spawn().unwrap();
+        let (ended, key) = asked_for_the_sheet(child, fs::File::from(terminal), answer);
+        assert!(ended.status.success(), "{}", words(&ended));
+        assert_eq!(words(&ended).contains("Nobody has the recovery key on paper"), warns, "{}", words(&ended));
+        assert!(opens_with(&site, &key));
+    }
 }
 
 /// A new recovery key ends the old one only when the new one is on paper.
