@@ -38,6 +38,8 @@ use super::{
 const MAGIC: &[u8; 8] = b"FDRING01";
 const HEAD_BYTES: usize = 8 + 16 + 8;
 const DIGEST_BYTES: usize = 32;
+/// What a secret takes when it is written, with its numbers.
+const LARGEST_SECRET_BYTES: usize = 64;
 const SEALS_PER_EPOCH: u64 = 1 << 28;
 const SEALS_PER_BLOCK: u64 = 1 << 20;
 
@@ -92,17 +94,26 @@ impl State {
 
     fn add_epoch(&mut self) -> u32 {
         let number = self.body.epochs.last().map_or(1, |epoch| epoch.number + 1);
-        self.body.epochs.push(EpochBody { number, secret: random(), seals_reserved: SEALS_PER_BLOCK });
+        add_secret(&mut self.body.epochs, EpochBody { number, secret: random(), seals_reserved: SEALS_PER_BLOCK });
         self.unfold();
         number
     }
 
     fn add_wrapping(&mut self) -> u32 {
         let number = self.body.wrapping.last().map_or(1, |one| one.number + 1);
-        self.body.wrapping.push(WrappingBody { number, secret: random() });
+        add_secret(&mut self.body.wrapping, WrappingBody { number, secret: random() });
         self.unfold();
         number
     }
+}
+
+/// Adds to a list of secrets. One that grows in place may move and leave its old bytes behind; one that is dropped wipes
+/// them.
+fn add_secret<T: Clone + ZeroizeOnDrop>(secrets: &mut Vec<T>, secret: T) {
+    let mut more = Vec::with_capacity(secrets.len() + 1);
+    more.extend(secrets.iter().cloned());
+    more.push(secret);
+    *secrets = more;
 }
 
 /// The open keyring.
@@ -282,7 +293,10 @@ impl Keyring {
 
     fn write(&self, state: &State, wipe: bool) -> Result<(), KeyError> {
         let mut bytes = [MAGIC.as_slice(), &self.install, &state.generation.to_be_bytes()].concat();
-        let plain = Zeroizing::new(postcard::to_stdvec(&state.body).expect("the keyring has no unserialisable part"));
+        // With room for all of it from the start: one that grows would leave copies behind.
+        let room = Vec::with_capacity(LARGEST_SECRET_BYTES * (2 + state.body.epochs.len() + state.body.wrapping.len()));
+        let plain = postcard::to_extend(&state.body, room).expect("the keyring has no unserialisable part");
+        let plain = Zeroizing::new(plain);
         let sealed = seal_with(&aead(&state.kek), &body_aad(&bytes), &plain);
         bytes.extend(sealed);
         let digest = digest::digest(&digest::SHA256, &bytes);
