@@ -7,28 +7,29 @@
 //! acknowledgement; where the acknowledgement goes in clear, over the modem's line, its place in the trail shows it too.
 //! [`ordering`] reads the same off the system calls, for every channel.
 
+mod answers;
+mod bad_disk;
 mod handed;
 mod ordering;
 pub mod steps;
+mod traffic;
 mod wire;
 
-use std::{collections::BTreeMap, env, fs, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use frontdesk::{
     clock::Clock,
-    demo::{
-        modem::Fault,
-        patients::Cast,
-        pbx::{AudioFile, Call, spoken},
-        smtp::SmtpFault,
-    },
+    demo::pbx::{AudioFile, Call, spoken},
 };
 use futures_util::FutureExt;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use self::steps::{Step, Steps};
+use self::{
+    handed::hand_over,
+    steps::{Step, Steps},
+};
 use crate::site::{ADDRESS, PATIENCE, Site};
 
 /// Steps that are counted in vain before a trial counts as endless.
@@ -40,6 +41,8 @@ enum Channel {
     Text,
     LongText,
     Voicemail,
+    /// A mail that a machine of the house hands over.
+    Handed,
 }
 
 /// Something that came in.
@@ -51,6 +54,8 @@ struct Item {
     uid: u32,
     /// Of the voicemail at the PBX.
     msg_id: String,
+    /// The machine that handed it over has forgotten it.
+    is_forgotten: bool,
 }
 
 /// A patient's number, of those that are reserved for fiction.
@@ -62,10 +67,17 @@ fn address(n: usize) -> String {
     format!("patient{}@example.org", n % 100)
 }
 
+/// A machine of the house.
+fn machine(n: usize) -> String {
+    format!("scanner{n}@scanner.lan")
+}
+
 /// A site whose daemon can be ended at any step.
 struct Trial {
     site: Site,
     steps: Steps,
+    /// The port at which machines hand mail over.
+    sink: u16,
     items: Vec<Item>,
     /// What left, as the peers have it.
     sent: Vec<String>,
@@ -84,11 +96,13 @@ impl Trial {
                 Channel::Mail => names.extend([imap.as_str(), smtp.as_str()]),
                 Channel::Text | Channel::LongText => names.push("tty"),
                 Channel::Voicemail => names.push(ami.as_str()),
+                Channel::Handed => {}
             }
         }
         let steps = Steps::attach(&mut site, &names);
+        let sink = site.add_sink();
         site.begin().await;
-        let trial = Self { site, steps, items: Vec::new(), sent: Vec::new() };
+        let trial = Self { site, steps, sink, items: Vec::new(), sent: Vec::new() };
         trial.lines_up().await;
         trial
     }
@@ -111,7 +125,8 @@ impl Trial {
     /// Something new comes in by a channel.
     async fn deliver(&mut self, channel: Channel) -> usize {
         let n = self.items.len();
-        let mut item = Item { channel, marker: format!("Item {n}."), uid: 0, msg_id: String::new() };
+        let marker = format!("Item {n}.");
+        let mut item = Item { channel, marker, uid: 0, msg_id: String::new(), is_forgotten: false };
         let world = &self.site.world;
         match channel {
             Channel::Mail => item.uid = world.mail.deliver("INBOX", mail(n, &item.marker), Clock::system().now()),
@@ -130,6 +145,7 @@ impl Trial {
                 };
                 item.msg_id = world.pbx.leave(&call).await.unwrap().unwrap();
             }
+            Channel::Handed => item.is_forgotten = hand_over(self.sink, n, &item.marker).await,
         }
         self.items.push(item);
         n
@@ -144,6 +160,26 @@ impl Trial {
             }
             Channel::Text | Channel::LongText => world.modem.stored_and_waiting() == (0, 0),
             Channel::Voicemail => true,
+            Channel::Handed => item.is_forgotten,
+        }
+    }
+
+    /// The machines that were not told that their mail is taken try again.
+    async fn hand_over_once_more(&mut self) {
+        for (n, item) in self.items.iter_mut().enumerate() {
+            if item.channel == Channel::Handed && !item.is_forgotten {
+                item.is_forgotten = hand_over(self.sink, n, &item.marker).await;
+            }
+        }
+    }
+
+    /// They do so until they are.
+    async fn hand_over_again(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.items.iter().any(|item| item.channel == Channel::Handed && !item.is_forgotten) {
+            assert!(Instant::now() < deadline, "nobody takes a mail\n{}", self.site.log());
+            self.hand_over_once_more().await;
+            sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -188,7 +224,11 @@ impl Trial {
 
     /// The conversation of an item, looked up by whom it is from.
     async fn conversation(&self, n: usize) -> Option<Value> {
-        let from = if self.items[n].channel == Channel::Mail { address(n) } else { phone(n) };
+        let from = match self.items[n].channel {
+            Channel::Mail => address(n),
+            Channel::Handed => machine(n),
+            Channel::Text | Channel::LongText | Channel::Voicemail => phone(n),
+        };
         let body = Some(json!({ "query": from }));
         let (_, found) = self.site.api_as(self.site.token(), Method::POST, "/lookups", body).await?;
         found["conversations"].get(0).map(|conversation| conversation["id"].clone())
@@ -199,6 +239,20 @@ impl Trial {
         let Some(conversation) = self.conversation(n).await else { return false };
         let entries = self.entries(&conversation).await;
         self.is_acknowledged(n) && entries.iter().any(|entry| is_of(entry, &self.items[n]))
+    }
+
+    /// Whether all items from this one on are in and their sources know.
+    async fn are_in(&self, first: usize) -> bool {
+        let all = first..self.items.len();
+        if !all.clone().all(|n| self.is_acknowledged(n)) {
+            return false;
+        }
+        for n in all {
+            if !self.is_in(n).await {
+                return false;
+            }
+        }
+        true
     }
 
     /// Waits until the daemon is dead (true) or something is so in the inbox (false). Looking takes steps too.
@@ -231,6 +285,7 @@ impl Trial {
                     let audio = self.site.api(Method::GET, &format!("/messages/{id}/audio"), None).await;
                     assert_eq!(audio.0, StatusCode::OK, "item {n}");
                 }
+                Channel::Handed => assert!(entry["text"].as_str().unwrap().contains("scanned"), "item {n}"),
             }
         }
         let inbound = entries.iter().filter(|entry| entry["kind"] == "inbound").count();
@@ -256,7 +311,7 @@ impl Trial {
 
 fn is_of(entry: &Value, item: &Item) -> bool {
     let field = match item.channel {
-        Channel::Mail => "subject",
+        Channel::Mail | Channel::Handed => "subject",
         Channel::Text | Channel::LongText => "text",
         Channel::Voicemail => "from_name",
     };
@@ -276,6 +331,32 @@ fn mail(n: usize, subject: &str) -> String {
         address(n),
         lines.join("\r\n"),
     )
+}
+
+/// Answers in a conversation; whether the daemon said that it is queued. `ready` is called just before.
+async fn reply(site: &Site, conversation: &Value, line: &str, text: &str, ready: impl FnOnce()) -> bool {
+    let path = format!("/conversations/{}", conversation.as_str().unwrap());
+    let opened = site.api_as(site.token(), Method::GET, &path, None).await;
+    let Some((StatusCode::OK, opened)) = opened else { return false };
+    ready();
+    let body = json!({ "cursor": opened["cursor"], "line": line, "text": text });
+    let answer = site.api_as(site.token(), Method::POST, &format!("{path}/replies"), Some(body)).await;
+    // Refused, it has an old cursor: something new came in meanwhile.
+    answer.is_some_and(|(status, _)| status == StatusCode::CREATED)
+}
+
+/// The answers with this text in a conversation, once none is on its way.
+async fn ended(site: &Site, conversation: &Value, text: &str) -> Vec<Value> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut entries = site.entries_of(conversation).await;
+        entries.retain(|entry| entry["kind"] == "outbound" && entry["text"] == text);
+        if entries.iter().all(|entry| entry["state"] != "queued" && entry["state"] != "handing-over") {
+            return entries;
+        }
+        assert!(Instant::now() < deadline, "an answer does not leave: {entries:?}\n{}", site.log());
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Ends the daemon before each step on the way of an item into the inbox: of one that comes while it runs, or of one
@@ -391,250 +472,4 @@ async fn marking_heard_survives_an_end_at_every_step() {
         *moves.entry(moved.msg_id).or_insert(0) += 1;
     }
     assert!(moves.len() == trial.items.len() && moves.values().all(|count| *count == 1), "{moves:?}");
-}
-
-/// Two patients: one is answered while the daemon ends, the other's answers show that the queue went on behind it.
-struct Desk {
-    trial: Trial,
-    line: &'static str,
-    patients: [Value; 2],
-    answers: usize,
-}
-
-impl Desk {
-    async fn open(channel: Channel) -> Self {
-        let mut trial = Trial::start(&[channel]).await;
-        trial.site.world.modem.set_report(None);
-        let mut patients = [Value::Null, Value::Null];
-        for patient in &mut patients {
-            let n = trial.deliver(channel).await;
-            assert!(!trial.dead_or_seen("a patient", async |trial: &Trial| trial.is_in(n).await).await);
-            *patient = trial.conversation(n).await.unwrap();
-        }
-        let line = if channel == Channel::Mail { "mail" } else { "sms" };
-        Self { trial, line, patients, answers: 0 }
-    }
-
-    /// Answers a patient and arms the daemon just before; gives the text and whether the daemon says that it is queued.
-    async fn answer(&mut self, patient: usize, at: usize) -> (String, bool) {
-        self.answers += 1;
-        let text = format!("Answer {}.", self.answers);
-        let Trial { site, steps, .. } = &mut self.trial;
-        let accepted = reply(site, &self.patients[patient], self.line, &text, || steps.arm(at)).await;
-        (text, accepted)
-    }
-
-    async fn until_sent(&mut self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.trial.times_sent(text) == 0 {
-            assert!(Instant::now() < deadline, "{text} does not leave\n{}", self.trial.site.log());
-            sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// Sends another answer and waits until it left: what was due before it has left by then, or never will.
-    async fn go_on(&mut self) {
-        let (text, accepted) = self.answer(1, 0).await;
-        assert!(accepted);
-        self.until_sent(&text).await;
-    }
-
-    /// The answers with this text in the inbox, once none is on its way.
-    async fn ended(&self, text: &str) -> Vec<Value> {
-        ended(&self.trial.site, &self.patients[0], text).await
-    }
-
-    /// An unconfirmed answer comes to an end as staff say or as the network reports; nothing is sent but on request.
-    async fn settle(&mut self, text: &str, how: &str) {
-        let before = self.trial.times_sent(text);
-        let id = self.ended(text).await[0]["id"].as_str().unwrap().to_owned();
-        let state = match how {
-            "it-arrived" | "report" => "delivered",
-            "give-up" => "cancelled",
-            _ => "sent",
-        };
-        if how == "report" {
-            // Its reference was lost with the answer of the modem.
-            self.trial.site.world.modem.report(200, &phone(0), 0x00);
-        } else {
-            self.trial.site.post(&format!("/messages/{id}/decision"), json!({ "answer": how })).await;
-        }
-        let is_so = async |_: &Site| self.ended(text).await[0]["state"] == state;
-        self.trial.site.until(how, is_so).await;
-        self.go_on().await;
-        assert_eq!(self.trial.times_sent(text), before + usize::from(how == "send-again"), "{text} {how}");
-    }
-}
-
-/// Answers in a conversation; whether the daemon said that it is queued. `ready` is called just before.
-async fn reply(site: &Site, conversation: &Value, line: &str, text: &str, ready: impl FnOnce()) -> bool {
-    let path = format!("/conversations/{}", conversation.as_str().unwrap());
-    let opened = site.api_as(site.token(), Method::GET, &path, None).await;
-    let Some((StatusCode::OK, opened)) = opened else { return false };
-    ready();
-    let body = json!({ "cursor": opened["cursor"], "line": line, "text": text });
-    let answer = site.api_as(site.token(), Method::POST, &format!("{path}/replies"), Some(body)).await;
-    // Refused, it has an old cursor: something new came in meanwhile.
-    answer.is_some_and(|(status, _)| status == StatusCode::CREATED)
-}
-
-/// The answers with this text in a conversation, once none is on its way.
-async fn ended(site: &Site, conversation: &Value, text: &str) -> Vec<Value> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let mut entries = site.entries_of(conversation).await;
-        entries.retain(|entry| entry["kind"] == "outbound" && entry["text"] == text);
-        if entries.iter().all(|entry| entry["state"] != "queued" && entry["state"] != "handing-over") {
-            return entries;
-        }
-        assert!(Instant::now() < deadline, "an answer does not leave: {entries:?}\n{}", site.log());
-        sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Ends the daemon before each step on the way of an answer out of the house.
-async fn every_step_of_delivering(channel: Channel, settlements: &[&str]) {
-    let mut desk = Desk::open(channel).await;
-    let mut deaths = Vec::new();
-    // What staff saw after the restart, and how often the peer had it then.
-    let mut outcomes: BTreeMap<(String, usize), usize> = BTreeMap::new();
-    let mut unconfirmed = 0;
-    loop {
-        let at = deaths.len() + 1;
-        assert!(at < MOST_STEPS, "the way of an answer has no end: {deaths:#?}");
-        let (text, accepted) = desk.answer(0, at).await;
-        let conversation = desk.patients[0].clone();
-        let has_left = async |trial: &Trial| {
-            let entries = trial.entries(&conversation).await;
-            entries.iter().any(|entry| entry["text"] == text && entry["state"] == "sent")
-        };
-        // Queued, begun and ended.
-        let died = desk.trial.dead_or("an answer", |trial| trial.steps.commits() >= 3).await
-            || desk.trial.dead_or_seen("an answer", has_left).await;
-        deaths.extend(desk.trial.steps.death());
-        desk.trial.end(at % 4 != 0);
-        desk.trial.restart().await;
-
-        desk.go_on().await;
-        let entries = desk.ended(&text).await;
-        let sent = desk.trial.times_sent(&text);
-        assert!(entries.len() <= 1 && entries.len() >= usize::from(accepted), "{text} stands {} times", entries.len());
-        let state = entries.first().map_or("absent", |entry| entry["state"].as_str().unwrap());
-        *outcomes.entry((state.to_owned(), sent)).or_default() += 1;
-        match state {
-            "absent" => assert_eq!(sent, 0, "{text}"),
-            "sent" => assert_eq!(sent, 1, "{text}"),
-            "unconfirmed" => {
-                assert!(sent <= 1, "{text} left {sent} times");
-                desk.settle(&text, settlements[unconfirmed % settlements.len()]).await;
-                unconfirmed += 1;
-            }
-            other => panic!("{text} is {other}"),
-        }
-        if !died {
-            break;
-        }
-    }
-    for expected in [("absent", 0), ("sent", 1), ("unconfirmed", 0), ("unconfirmed", 1)] {
-        let seen = outcomes.keys().any(|(state, sent)| (state.as_str(), *sent) == expected);
-        assert!(seen, "no end led to {expected:?}: {outcomes:?} {deaths:#?}");
-    }
-    assert!(unconfirmed >= settlements.len(), "{outcomes:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn texts_leave_once_whatever_step_the_daemon_ends_at() {
-    every_step_of_delivering(Channel::Text, &["it-arrived", "send-again", "give-up", "report"]).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mails_leave_once_whatever_step_the_daemon_ends_at() {
-    every_step_of_delivering(Channel::Mail, &["it-arrived", "send-again", "give-up"]).await;
-}
-
-/// The peer has the whole message, and the daemon ends before it hears so: staff are asked, nothing leaves by itself.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_the_peer_did_not_confirm_is_never_repeated() {
-    for (channel, how) in [(Channel::Text, "report"), (Channel::Mail, "send-again")] {
-        let mut desk = Desk::open(channel).await;
-        desk.trial.site.world.modem.fail(Fault::SilentAfterCtrlZ);
-        desk.trial.site.world.submission.fail(SmtpFault::SilentAfterDot);
-        let (text, _) = desk.answer(0, 0).await;
-        desk.until_sent(&text).await;
-        desk.trial.end(true);
-        desk.trial.restart().await;
-        desk.go_on().await;
-        assert_eq!(desk.ended(&text).await[0]["state"], "unconfirmed");
-        assert_eq!(desk.trial.times_sent(&text), 1);
-        desk.settle(&text, how).await;
-    }
-}
-
-/// Ten ends at random steps while everybody writes, calls and is answered; FRONTDESK_KILLS asks for more.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn random_ends_under_traffic_lose_and_double_nothing() {
-    let number = |name: &str, usual: u64| env::var(name).map_or(usual, |text| text.parse().unwrap());
-    let (kills, seed) = (number("FRONTDESK_KILLS", 10), number("FRONTDESK_SEED", 1));
-    let mut random = Cast::new(seed);
-    let mut trial = Trial::start(&[Channel::Mail, Channel::Text, Channel::Voicemail]).await;
-    // Conversation and text, and whether the daemon said that it is queued.
-    let mut replies: Vec<(Value, String, bool)> = Vec::new();
-    for kill in 0..kills {
-        let mut answered = None;
-        if !trial.items.is_empty() && random.draw(3) > 0 {
-            let n = random.draw(trial.items.len() as u64) as usize;
-            let line = if trial.items[n].channel == Channel::Mail { "mail" } else { "sms" };
-            answered = trial.conversation(n).await.map(|conversation| (conversation, line));
-        }
-        trial.steps.arm(1 + random.draw(50) as usize);
-        for _ in 0..=random.draw(3) {
-            let calls = trial.items.iter().filter(|item| item.channel == Channel::Voicemail).count();
-            let channel = match random.draw(4) {
-                0 => Channel::Mail,
-                1 => Channel::LongText,
-                // The PBX takes a hundred messages at most.
-                2 if calls < 90 => Channel::Voicemail,
-                _ => Channel::Text,
-            };
-            trial.deliver(channel).await;
-        }
-        if let Some((conversation, line)) = answered {
-            let text = format!("Answer {kill}.");
-            let accepted = reply(&trial.site, &conversation, line, &text, || ()).await;
-            replies.push((conversation, text, accepted));
-        }
-        // Where the traffic has fewer steps, the end comes when nothing happens any more.
-        let (mut steps, mut since) = (u64::MAX, Instant::now());
-        while trial.site.ended().is_none() && since.elapsed() < Duration::from_millis(300) {
-            let now = trial.steps.length();
-            if now != steps {
-                (steps, since) = (now, Instant::now());
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
-        let power_cut = random.draw(2) == 0;
-        trial.end(power_cut);
-        if power_cut && random.draw(4) == 0 {
-            fs::remove_dir_all(trial.site.state().join("index")).unwrap();
-        }
-        trial.site.start_daemon().await;
-    }
-    trial.lines_up().await;
-    let all_in = async |site: &Site| {
-        let came = |entries: Vec<Value>| entries.iter().filter(|entry| entry["kind"] == "inbound").count();
-        (0..trial.items.len()).all(|n| trial.is_acknowledged(n)) && came(site.entries().await) >= trial.items.len()
-    };
-    trial.site.until("everything to arrive", all_in).await;
-    trial.nothing_lost_or_doubled().await;
-    for (conversation, text, accepted) in replies {
-        let entries = ended(&trial.site, &conversation, &text).await;
-        let sent = trial.times_sent(&text);
-        assert!(entries.len() <= 1 && entries.len() >= usize::from(accepted), "{text} seed {seed}");
-        match entries.first().map(|entry| entry["state"].as_str().unwrap()) {
-            None => assert_eq!(sent, 0, "{text} seed {seed}"),
-            Some("unconfirmed") => assert!(sent <= 1, "{text} seed {seed}"),
-            Some("sent" | "delivered") => assert_eq!(sent, 1, "{text} seed {seed}"),
-            Some(other) => panic!("{text} is {other}, seed {seed}"),
-        }
-    }
 }

@@ -251,6 +251,12 @@ credential = "pbx"
         client.get(self.url("/healthz")).send().await.is_ok_and(|answer| answer.status().is_success())
     }
 
+    /// Whether the inbox is open and answers calls, be it with a refusal.
+    pub async fn answers(&self) -> bool {
+        let answer = self.api_as(self.token(), Method::GET, "/me", None).await;
+        answer.is_some_and(|(_, body)| body["code"] != "not-open")
+    }
+
     /// As a power cut: no signal handler, no drain.
     pub fn kill(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {

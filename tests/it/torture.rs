@@ -5,7 +5,7 @@
 
 mod damage;
 mod disk;
-mod faults;
+pub mod faults;
 mod kills;
 mod load;
 mod power;

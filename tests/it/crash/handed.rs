@@ -5,17 +5,17 @@ use std::{fs, time::Duration};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor, address::Envelope};
 use tokio::time::{Instant, sleep};
 
-use super::{MOST_STEPS, died_at, steps::Steps};
+use super::{MOST_STEPS, died_at, machine, steps::Steps};
 use crate::site::{PATIENCE, Site};
 
-/// Tries to hand a mail over; whether the machine may forget it.
-pub async fn hand_over(port: u16, number: usize) -> bool {
+/// Tries to hand a mail over from a machine; whether it may forget it.
+pub async fn hand_over(port: u16, number: usize, subject: &str) -> bool {
     let mailer = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous("localhost").port(port).build();
-    let envelope =
-        Envelope::new(Some("scanner@scanner.lan".parse().unwrap()), vec!["scans@localhost".parse().unwrap()]);
+    let from = machine(number);
+    let envelope = Envelope::new(Some(from.parse().unwrap()), vec!["scans@localhost".parse().unwrap()]);
     // Too large to stand in a record.
     let scan = "scanned text\r\n".repeat(900);
-    let mail = format!("From: <scanner{number}@scanner.lan>\r\nSubject: Scan {number}.\r\n\r\n{scan}");
+    let mail = format!("From: <{from}>\r\nSubject: {subject}\r\n\r\n{scan}");
     mailer.send_raw(&envelope.unwrap(), mail.as_bytes()).await.is_ok()
 }
 
@@ -32,8 +32,9 @@ async fn handed_mail_survives_an_end_at_every_step() {
     let mut deaths = Vec::new();
     let (mut kept, mut lost_answers) = (0, 0);
     for number in 1..MOST_STEPS {
+        let subject = format!("Scan {number}.");
         steps.arm(number);
-        let acknowledged = hand_over(port, number).await;
+        let acknowledged = hand_over(port, number, &subject).await;
         // Stored and filed, or dead on the way.
         let deadline = Instant::now() + PATIENCE;
         while acknowledged && site.ended().is_none() && steps.commits() < 2 {
@@ -52,7 +53,7 @@ async fn handed_mail_survives_an_end_at_every_step() {
         if !acknowledged {
             // The scanner tries again until it may forget.
             let deadline = Instant::now() + PATIENCE;
-            while !hand_over(port, number).await {
+            while !hand_over(port, number, &subject).await {
                 assert!(Instant::now() < deadline, "{}", site.log());
                 sleep(Duration::from_millis(20)).await;
             }

@@ -35,12 +35,18 @@ pub struct Faults {
 impl Faults {
     /// Builds the library into a directory, for a store at `state`.
     pub fn build(directory: &Path, state: &Path) -> Self {
-        let library = directory.join("faults.so");
+        let faults = Self::built(directory, state);
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/torture/faults.c");
         let options = ["-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-pthread"];
-        let built = Command::new("cc").args(options).arg("-o").arg(&library).arg(source).status().unwrap();
+        let built = Command::new("cc").args(options).arg("-o").arg(&faults.library).arg(source).status().unwrap();
         assert!(built.success());
-        Self { library, report: directory.join("fault"), state: state.to_owned() }
+        faults
+    }
+
+    /// The library that was built into a directory before.
+    pub fn built(directory: &Path, state: &Path) -> Self {
+        let (library, report) = (directory.join("faults.so"), directory.join("fault"));
+        Self { library, report, state: state.to_owned() }
     }
 
     /// The environment of a process in which the call number `at` fails.
