@@ -13,7 +13,7 @@ use crate::{
         outgoing::HandOver,
     },
     store::{
-        Records, StoreError,
+        Readable, Records, StoreError,
         schema::{self, Alerting},
     },
 };
@@ -29,7 +29,7 @@ impl Inbox {
     /// After a start: an alert that was being handed over may have left.
     pub async fn recover_alert(&self, ways: AlertWays) -> Result<(), InboxError> {
         self.change(move |desk| {
-            let mut alerting = desk.txn.read(&schema::ALERTS, &())?.unwrap_or_default();
+            let mut alerting = desk.txn.read(&schema::ALERTS, &()).readable()?.unwrap_or_default();
             let before = alerting.clone();
             let now = desk.now();
             if let Some(delivery) = &mut alerting.delivery {
@@ -52,7 +52,7 @@ impl Inbox {
         ways: AlertWays,
     ) -> Result<Option<Way>, InboxError> {
         self.change(move |desk| {
-            let mut alerting: Alerting = desk.txn.read(&schema::ALERTS, &())?.unwrap_or_default();
+            let mut alerting: Alerting = desk.txn.read(&schema::ALERTS, &()).readable()?.unwrap_or_default();
             let before = alerting.clone();
             let now = desk.now();
             if let Some(notice) = alerting.watch.step(now, &faults, &rules) {
@@ -78,7 +78,7 @@ impl Inbox {
     pub async fn begin_alert(&self, way: Way) -> Result<Option<Notice>, InboxError> {
         self.change(move |desk| {
             let now = desk.now();
-            let Some(mut alerting) = desk.txn.read(&schema::ALERTS, &())? else { return Ok(None) };
+            let Some(mut alerting) = desk.txn.read(&schema::ALERTS, &()).readable()? else { return Ok(None) };
             let Some(delivery) = alerting.delivery.as_mut().filter(|d| d.due(now) == Some(way)) else {
                 return Ok(None);
             };
@@ -95,7 +95,7 @@ impl Inbox {
     pub async fn end_alert(&self, way: Way, ended: HandOver, ways: AlertWays) -> Result<(), InboxError> {
         self.change(move |desk| {
             let now = desk.now();
-            let mut alerting: Alerting = desk.txn.read(&schema::ALERTS, &())?.unwrap_or_default();
+            let mut alerting: Alerting = desk.txn.read(&schema::ALERTS, &()).readable()?.unwrap_or_default();
             let Some(delivery) = &mut alerting.delivery else { return Ok(()) };
             let outcome = match &ended {
                 HandOver::Accepted(_) => {
@@ -118,7 +118,7 @@ impl Inbox {
     }
 
     pub(super) async fn alert_report(&self) -> Result<AlertReport, StoreError> {
-        let alerting = self.shared.store.read::<_, StoreError>(|r| r.get(&schema::ALERTS, &())).await?;
+        let alerting = self.shared.store.read::<_, StoreError>(|r| r.get(&schema::ALERTS, &()).readable()).await?;
         let delivery = alerting.and_then(|alerting| alerting.delivery);
         Ok(match delivery {
             Some(delivery) => AlertReport {

@@ -118,10 +118,11 @@ pub(super) struct Board {
 }
 
 impl Board {
-    pub(super) async fn load(store: &Store) -> Result<Self, StoreError> {
-        let rows = store
+    /// Reads it, and gives those conversations beside it whose record is damaged.
+    pub(super) async fn load(store: &Store) -> Result<(Self, Vec<ConversationId>), StoreError> {
+        let (rows, damaged) = store
             .read::<_, StoreError>(|reader| {
-                let mut rows = HashMap::new();
+                let (mut rows, mut damaged) = (HashMap::new(), Vec::new());
                 let mut after = None;
                 loop {
                     let page = reader.list_each(&schema::OPEN, &(), Direction::Ascending, after.as_ref(), 1_000)?;
@@ -131,15 +132,15 @@ impl Board {
                         match reader.get(&schema::CONVERSATIONS, &id) {
                             Ok(Some(conversation)) => drop(rows.insert(id, Row::of(&conversation))),
                             Ok(None) => {}
-                            // It must not keep the others from being seen.
-                            Err(error) => tracing::error!(conversation = %id, %error, "a conversation does not open"),
+                            Err(error) if error.is_of_one_record() => damaged.push(id),
+                            Err(error) => return Err(error),
                         }
                     }
                 }
-                Ok(rows)
+                Ok((rows, damaged))
             })
             .await?;
-        Ok(Self { rows: RwLock::new(rows) })
+        Ok((Self { rows: RwLock::new(rows) }, damaged))
     }
 
     pub(super) fn update(&self, conversation: &Conversation) {

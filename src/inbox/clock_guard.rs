@@ -11,7 +11,7 @@ use crate::{
         clock_doubt::{Course, Doubt, Witness},
         time::Timestamp,
     },
-    store::{Records, Store, StoreError, schema},
+    store::{Readable, Records, Store, StoreError, schema},
 };
 
 pub(super) struct ClockGuard(Mutex<Guarded>);
@@ -23,12 +23,19 @@ struct Guarded {
 }
 
 impl ClockGuard {
-    /// Compares the clock with the last sign of life in the store.
+    /// Compares the clock with the last sign of life in the store. A doubt that is damaged stands, as if it were new.
     pub(super) async fn open(store: &Store, clock: &Clock) -> Result<Self, StoreError> {
         let (last_sign, saved) = store
-            .read::<_, StoreError>(|r| Ok((r.get(&schema::HEARTBEAT, &())?, r.get(&schema::CLOCK_DOUBT, &())?)))
+            .read::<_, StoreError>(|r| {
+                Ok((r.get(&schema::HEARTBEAT, &()).readable()?, r.get(&schema::CLOCK_DOUBT, &())))
+            })
             .await?;
-        let course = Course::begin(clock.now(), clock.running_ms(), last_sign, saved.clone());
+        let now = clock.now();
+        let (saved, doubt) = match saved {
+            Err(error) if error.is_of_one_record() => (None, Some(Doubt::of_unknown_cause(now))),
+            saved => (saved?, None),
+        };
+        let course = Course::begin(now, clock.running_ms(), last_sign, saved.clone().or(doubt));
         Ok(Self(Mutex::new(Guarded { course, saved })))
     }
 

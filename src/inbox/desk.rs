@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ring::digest;
 
-use super::{InboxError, Live, Shared, board::is_on_board};
+use super::{InboxError, Live, Shared, board::is_on_board, remake};
 use crate::{
     model::{
         address::Address,
@@ -16,7 +16,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Records, StoreError, Txn,
+        Readable, Records, StoreError, Txn,
         data_keys::DataKey,
         schema::{self, AuditHead, Lookup},
         seal::random,
@@ -113,16 +113,33 @@ impl<'a, 'b> Desk<'a, 'b> {
         objects: impl IntoIterator<Item = u128>,
         outcome: Outcome,
     ) -> Result<(), StoreError> {
-        let head = self.txn.read(&schema::AUDIT_HEAD, &())?.unwrap_or_default();
-        let event = AuditEvent {
-            sequence: head.sequence + 1,
-            at,
-            actor: actor.into(),
-            action,
-            objects: objects.into_iter().collect(),
-            outcome,
-            previous: head.hash,
+        let head = match self.txn.read(&schema::AUDIT_HEAD, &()).readable()? {
+            Some(head) => head,
+            None => self.audit_head_anew()?,
         };
+        self.append_event(head, at, actor.into(), action, objects.into_iter().collect(), outcome)
+    }
+
+    /// The end of the audit chain is damaged or gone: it goes on after the last event that opens, and says so.
+    fn audit_head_anew(&mut self) -> Result<AuditHead, StoreError> {
+        let Some(head) = remake::audit_head(&*self.txn)? else { return Ok(AuditHead::default()) };
+        tracing::error!(sequence = head.sequence, "the end of the audit trail is damaged; it goes on from what opens");
+        let objects = vec![u128::from(head.sequence)];
+        self.append_event(head, self.now(), Actor::Daemon, Action::TrailMended, objects, Outcome::Failed)?;
+        Ok(self.txn.get(&schema::AUDIT_HEAD, &())?.expect("it was just written"))
+    }
+
+    fn append_event(
+        &mut self,
+        head: AuditHead,
+        at: Timestamp,
+        actor: Actor,
+        action: Action,
+        objects: Vec<u128>,
+        outcome: Outcome,
+    ) -> Result<(), StoreError> {
+        let event =
+            AuditEvent { sequence: head.sequence + 1, at, actor, action, objects, outcome, previous: head.hash };
         let head = AuditHead { sequence: event.sequence, hash: hash_of(&event) };
         self.txn.put(&schema::AUDIT, &event.sequence, &event)?;
         self.txn.put(&schema::AUDIT_HEAD, &(), &head)?;
@@ -144,7 +161,21 @@ impl<'a, 'b> Desk<'a, 'b> {
     }
 
     pub fn conversation(&mut self, id: ConversationId) -> Result<Conversation, InboxError> {
-        self.txn.read(&schema::CONVERSATIONS, &id)?.ok_or(InboxError::NotFound)
+        match self.txn.read(&schema::CONVERSATIONS, &id) {
+            Err(error) if error.is_of_one_record() => self.conversation_anew(id),
+            found => found?.ok_or(InboxError::NotFound),
+        }
+    }
+
+    /// Puts a conversation that is made anew from its messages in the place of the damaged record, and of what lists it.
+    fn conversation_anew(&mut self, id: ConversationId) -> Result<Conversation, InboxError> {
+        let anew = remake::conversation_anew(&*self.txn, &self.shared.practice, id)?.ok_or(InboxError::NotFound)?;
+        self.txn.delete(&schema::CONVERSATIONS, &id);
+        self.txn.delete(&schema::OPEN, &id);
+        self.txn.delete(&schema::RESOLVED, &(anew.last_activity, id));
+        self.save_conversation(anew)?;
+        self.audit(Actor::Daemon, Action::Repaired, [id.0], Outcome::Done)?;
+        self.txn.get(&schema::CONVERSATIONS, &id)?.ok_or(InboxError::NotFound)
     }
 
     /// A conversation of which this person may see something.
@@ -158,13 +189,27 @@ impl<'a, 'b> Desk<'a, 'b> {
         self.txn.read(&schema::MESSAGES, &(home, id))?.ok_or(InboxError::NotFound)
     }
 
+    /// The same where the work goes on without it: `None` also for one that is damaged.
+    pub fn readable_message(&mut self, id: MessageId) -> Result<Option<Message>, StoreError> {
+        let Some(home) = self.txn.read(&schema::HOMES, &id).readable()? else { return Ok(None) };
+        self.txn.read(&schema::MESSAGES, &(home, id)).readable()
+    }
+
     pub fn visible_message(&mut self, who: &Who, id: MessageId) -> Result<Message, InboxError> {
         let message = self.message(id)?;
         if who.sees().contains(message.category) { Ok(message) } else { Err(InboxError::Denied) }
     }
 
     pub fn contact(&mut self, id: ContactId) -> Result<Contact, InboxError> {
-        self.txn.read(&schema::CONTACTS, &id)?.ok_or(InboxError::NotFound)
+        match self.txn.read(&schema::CONTACTS, &id) {
+            Err(error) if error.is_of_one_record() => {
+                let anew = remake::contact_anew(&*self.txn, id)?;
+                self.txn.put(&schema::CONTACTS, &id, &anew)?;
+                self.audit(Actor::Daemon, Action::Repaired, [id.0], Outcome::Done)?;
+                Ok(anew)
+            }
+            found => found?.ok_or(InboxError::NotFound),
+        }
     }
 
     /// Seals what a conversation shows of its messages, each under its message's own key.
@@ -268,12 +313,15 @@ impl<'a, 'b> Desk<'a, 'b> {
     pub fn contact_for(&mut self, address: &Address, name: Option<&str>) -> Result<Contact, InboxError> {
         let lookup = self.address_lookup(address);
         // Everybody without an address is somebody else.
-        let known = if *address == Address::Unknown { None } else { self.txn.read(&schema::ADDRESSES, &lookup)? };
+        let is_known = *address != Address::Unknown;
+        let known = if is_known { self.txn.read(&schema::ADDRESSES, &lookup).readable()? } else { None };
+        let known = known.map(|id| self.contact(id)).transpose()?;
+        let is_new = known.is_none();
         let mut contact = match known {
-            Some(id) => self.contact(id)?,
+            Some(contact) => contact,
             None => {
                 let id = ContactId::new(self.now(), random());
-                if *address != Address::Unknown {
+                if is_known {
                     self.txn.put(&schema::ADDRESSES, &lookup, &id)?;
                 }
                 Contact { id, name: None, addresses: vec![address.clone()], since: self.now() }
@@ -287,7 +335,7 @@ impl<'a, 'b> Desk<'a, 'b> {
                 self.txn.put(&schema::NAMES, &(lookup, contact.id), &())?;
             }
         }
-        if known.is_none() || renamed.is_some() {
+        if is_new || renamed.is_some() {
             self.txn.put(&schema::CONTACTS, &contact.id, &contact)?;
         }
         Ok(contact)

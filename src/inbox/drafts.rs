@@ -6,7 +6,7 @@ use super::desk::Desk;
 use crate::{
     model::ids::{ConversationId, MessageId, StaffId},
     store::{
-        Records, StoreError,
+        Readable, Records, StoreError,
         data_keys::DataKey,
         engine::Direction,
         schema::{self, Draft},
@@ -21,7 +21,7 @@ pub(super) fn keep(desk: &mut Desk<'_, '_>, place: Place, draft: &Draft) -> Resu
     if is_empty(draft) {
         return forget(desk, place);
     }
-    match desk.txn.data_key_of(&schema::DRAFTS, &place)? {
+    match desk.txn.data_key_of(&schema::DRAFTS, &place).readable()? {
         Some(key) => desk.txn.put_under(key, &schema::DRAFTS, &place, draft),
         None => keep_anew(desk, place, draft).map(|_| ()),
     }

@@ -18,7 +18,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Records,
+        Readable, Records,
         data_keys::DataKey,
         engine::Direction,
         schema::{self, Lookup, RawRecord},
@@ -68,10 +68,14 @@ impl Inbox {
             Ok(raw) => Some(raw),
             // Its record or its key is damaged: not even where it came from is known.
             Err(InboxError::Store(error)) if error.is_of_one_record() => None,
+            Err(InboxError::NotFound) => None,
             Err(error) => return Err(error),
         };
         self.change(move |desk| {
-            let Some(mut filing) = desk.txn.read(&schema::TO_FILE, &id)? else { return Ok(()) };
+            if !desk.txn.read(&schema::TO_FILE, &id).exists()? {
+                return Ok(());
+            }
+            let mut filing = desk.txn.read(&schema::TO_FILE, &id).readable()?.unwrap_or_default();
             filing.attempts = filing.attempts.saturating_add(1);
             if filing.attempts >= MAX_ATTEMPTS {
                 desk.txn.delete(&schema::TO_FILE, &id);
@@ -106,7 +110,7 @@ impl Inbox {
         mut file: impl FnMut(&mut Desk<'_, '_>) -> Result<(), InboxError> + Send + 'static,
     ) -> Result<(), InboxError> {
         self.change(move |desk| {
-            if desk.txn.read(&schema::TO_FILE, &id)?.is_none() {
+            if !desk.txn.read(&schema::TO_FILE, &id).exists()? {
                 return Ok(());
             }
             desk.txn.delete(&schema::TO_FILE, &id);
@@ -155,18 +159,11 @@ impl Arrival<'_> {
     }
 }
 
-pub(super) fn location_of(desk: &Desk<'_, '_>, line: &LineId) -> String {
-    let practice = desk.practice();
-    let first = || practice.locations.first().map(|(id, _)| id.clone()).unwrap_or_default();
-    // A line that the configuration no longer has still delivers what it had taken in.
-    practice.lines.get(line).map_or_else(first, |line| line.location.clone())
-}
-
 pub(super) fn new_conversation(desk: &Desk<'_, '_>, contact: &Contact, line: &LineId, at: Timestamp) -> Conversation {
     Conversation {
         id: ConversationId::new(at, random()),
         contact: contact.id,
-        location: location_of(desk, line),
+        location: desk.practice().location_of(Some(line)),
         resolved_at: None,
         assignee: None,
         last_activity: at,
@@ -182,10 +179,14 @@ pub(super) fn continued(
     line: &LineId,
     at: Timestamp,
 ) -> Result<Conversation, InboxError> {
-    let location = location_of(desk, line);
+    let location = desk.practice().location_of(Some(line));
     let mut recent = None;
     for ((_, id), ()) in desk.txn.list(&schema::BY_CONTACT, &contact.id, Direction::Descending, None, MAX_RECENT)? {
-        let conversation = desk.conversation(id)?;
+        let conversation = match desk.conversation(id) {
+            // It is damaged, and so is all that it could be made anew from.
+            Err(InboxError::NotFound) => continue,
+            found => found?,
+        };
         if conversation.location != location {
             continue;
         }
@@ -218,7 +219,7 @@ pub(super) fn forget_message_id(desk: &mut Desk<'_, '_>, message_id: &str, messa
     desk.txn.delete(&schema::MESSAGE_IDS, &(lookup, message));
 }
 
-/// Mails with this Message-ID: the first, which nobody can have copied, then the newest.
+/// Mails with this Message-ID that open: the first, which nobody can have copied, then the newest.
 fn with_message_id(desk: &mut Desk<'_, '_>, message_id: &str) -> Result<Vec<Message>, InboxError> {
     let lookup = message_id_lookup(desk, message_id);
     let mut found = desk.txn.list(&schema::MESSAGE_IDS, &lookup, Direction::Ascending, None, 1)?;
@@ -227,7 +228,8 @@ fn with_message_id(desk: &mut Desk<'_, '_>, message_id: &str) -> Result<Vec<Mess
             found.push(newer);
         }
     }
-    found.into_iter().map(|((_, id), ())| desk.message(id)).collect()
+    let messages = found.into_iter().map(|((_, id), ())| desk.readable_message(id));
+    Ok(messages.filter_map(Result::transpose).collect::<Result<_, _>>()?)
 }
 
 /// The conversation that a mail answers to.

@@ -298,15 +298,18 @@ impl Inbox {
             .shared
             .store
             .read::<_, StoreError>(|r| {
-                let to_file = r.list(&schema::TO_FILE, &(), Direction::Ascending, None, MAX_COUNTED)?;
+                // What is damaged waits too.
+                let to_file = r.list_each(&schema::TO_FILE, &(), Direction::Ascending, None, MAX_COUNTED)?;
                 let oldest = to_file.first().map(|(id, _)| id.made_at());
-                let outbox = r.list(&schema::OUTBOX, &(), Direction::Ascending, None, MAX_COUNTED)?;
+                let outbox = r.list_each(&schema::OUTBOX, &(), Direction::Ascending, None, MAX_COUNTED)?;
                 Ok((Queue { items: to_file.len() as u64, oldest }, outbox))
             })
             .await?;
         let mut waiting = BTreeMap::new();
         for (_, row) in &outbox {
-            *waiting.entry(row.line.clone()).or_default() += 1;
+            if let Ok(row) = row {
+                *waiting.entry(row.line.clone()).or_default() += 1;
+            }
         }
         let oldest = outbox.iter().map(|(id, _)| id.made_at()).min();
         let outbox = Queue { items: outbox.len() as u64, oldest };

@@ -14,6 +14,7 @@ mod keys;
 mod outbox;
 mod people;
 mod receive;
+mod remake;
 mod reports;
 mod show;
 mod shred;
@@ -93,6 +94,12 @@ pub struct Line {
 impl Practice {
     pub fn location_name<'a>(&'a self, id: &'a str) -> &'a str {
         self.locations.iter().find(|(known, _)| known == id).map_or(id, |(_, name)| name)
+    }
+
+    /// The location of a line. One that the configuration no longer has still delivers what it had taken in.
+    fn location_of(&self, line: Option<&LineId>) -> String {
+        let known = line.and_then(|line| self.lines.get(line)).map(|line| &line.location);
+        known.or(self.locations.first().map(|(id, _)| id)).cloned().unwrap_or_default()
     }
 
     pub fn lines_of(&self, channel: Channel) -> impl Iterator<Item = (&LineId, &Line)> {
@@ -189,7 +196,7 @@ impl Inbox {
     /// Opens the inbox over a store. Sends whose hand-over was cut off become unconfirmed here, and those whose line is
     /// not configured any more fail.
     pub async fn open(store: Store, clock: Clock, practice: Practice) -> Result<Self, InboxError> {
-        let board = Board::load(&store).await?;
+        let (board, damaged) = Board::load(&store).await?;
         let (live, _) = broadcast::channel(1024);
         let (work, _) = watch::channel(0);
         let vitals = Vitals::new(practice.lines.keys().cloned(), clock.now(), clock.running_ms());
@@ -198,6 +205,7 @@ impl Inbox {
         let shared = Shared { store, clock, practice, board, live, work, vitals, clock_guard, order, noted, taken_in };
         let inbox = Self { shared: Arc::new(shared) };
         inbox.watch_clock().await?;
+        inbox.remake(damaged).await;
         let damaged = inbox.note_findings().await?;
         inbox.reconcile_outbox(damaged).await?;
         // A disk that is full must not keep the inbox closed; the coming night tries again.
@@ -250,6 +258,15 @@ impl Inbox {
             Ok(value)
         };
         Ok(self.shared.store.write::<T, InboxError>(run).await?.0)
+    }
+
+    /// Makes open conversations anew that are damaged. One that cannot be must not keep the inbox closed.
+    async fn remake(&self, conversations: Vec<ConversationId>) {
+        for id in conversations {
+            if let Err(error) = self.change(move |desk| desk.conversation(id).map(drop)).await {
+                tracing::error!(conversation = %id, %error, "a damaged conversation could not be made anew");
+            }
+        }
     }
 
     /// Like [`Inbox::change`] for what somebody asks for: that it was denied is audited too.

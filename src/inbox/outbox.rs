@@ -18,7 +18,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Records, StoreError,
+        Readable, Reader, Records, StoreError,
         data_keys::DataKey,
         engine::Direction,
         schema::{self, OutboxRow, TextBudget},
@@ -65,7 +65,7 @@ pub(super) fn advance(
     outbound.state = next;
     match &outbound.state {
         Outbound::Queued { due_at } => {
-            let earlier = desk.txn.read(&schema::OUTBOX, &id)?;
+            let earlier = desk.txn.read(&schema::OUTBOX, &id).readable()?;
             let row = earlier.unwrap_or_else(|| new_row(conversation.id, outbound, *due_at));
             let row = OutboxRow { due_at: *due_at, handing_over: false, early: Vec::new(), ..row };
             desk.txn.put(&schema::OUTBOX, &id, &row)?;
@@ -109,7 +109,7 @@ fn take_back(
     conversation: &mut Conversation,
     attempt: Option<Attempt>,
 ) -> Result<(), InboxError> {
-    let row = desk.txn.read(&schema::OUTBOX, &message.id)?;
+    let row = desk.txn.read(&schema::OUTBOX, &message.id).readable()?;
     let next = message.outbound().ok_or(InboxError::NotFound)?.state.cancel(desk.now())?;
     advance(desk, message, conversation, next, attempt)?;
     let Some(row) = row else { return Ok(()) };
@@ -183,7 +183,7 @@ pub(super) fn cancel_texts_to(
         if row.channel != Channel::Sms || row.handing_over {
             continue;
         }
-        let mut message = desk.message(id)?;
+        let Some(mut message) = desk.readable_message(id)? else { continue };
         let Some(outbound) = message.outbound() else { continue };
         if !outbound.to.iter().any(|to| to.address.phone() == Some(number)) {
             continue;
@@ -216,24 +216,44 @@ impl Inbox {
     pub async fn next_due(&self, line: &LineId) -> Result<NextDue, InboxError> {
         let now = self.clock().now();
         let caps = self.practice().lines.get(line).and_then(|line| line.text_caps);
-        let (budget_key, line) = (self.shared.store.lookup("budget", line.as_str().as_bytes()), line.clone());
-        self.shared
-            .store
-            .read::<_, InboxError>(move |r| {
-                let rows = r.list(&schema::OUTBOX, &(), Direction::Ascending, None, usize::MAX)?;
-                let next = rows
-                    .into_iter()
-                    .filter(|(_, row)| row.line == line && !row.handing_over)
-                    .min_by_key(|(id, row)| (row.due_at, *id));
-                let Some((id, row)) = next else { return Ok(NextDue::Nothing) };
-                let free_at = match caps {
-                    Some(caps) => r.get(&schema::TEXT_BUDGETS, &budget_key)?.unwrap_or_default().free_at(caps, now),
-                    None => now,
-                };
-                let at = row.due_at.max(free_at);
-                Ok(if at <= now { NextDue::Now(id) } else { NextDue::At(at) })
-            })
-            .await
+        let rows = self.outbox().await?.into_iter();
+        let next =
+            rows.filter(|(_, row)| row.line == *line && !row.handing_over).min_by_key(|(id, row)| (row.due_at, *id));
+        let Some((id, row)) = next else { return Ok(NextDue::Nothing) };
+        let free_at = match caps {
+            Some(caps) => self.text_budget(line).await?.free_at(caps, now),
+            None => now,
+        };
+        let at = row.due_at.max(free_at);
+        Ok(if at <= now { NextDue::Now(id) } else { NextDue::At(at) })
+    }
+
+    /// All that waits to be sent. What its row does not tell any more may have been sent: staff are asked.
+    async fn outbox(&self) -> Result<Vec<(MessageId, OutboxRow)>, InboxError> {
+        let read = |r: &Reader<'_>| r.list_each(&schema::OUTBOX, &(), Direction::Ascending, None, usize::MAX);
+        let mut rows = Vec::new();
+        for (id, row) in self.shared.store.read::<_, StoreError>(read).await? {
+            match row {
+                Ok(row) => rows.push((id, row)),
+                Err(error) if error.is_of_one_record() => self.settle(id, true).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn settle(&self, id: MessageId, doubtful: bool) {
+        // One that cannot be must not hold up the others.
+        if let Err(error) = self.change(move |desk| settle(desk, id, doubtful)).await {
+            tracing::error!(message = %id, %error, "a message in the outbox could not be settled");
+        }
+    }
+
+    /// What a line sent lately. One that is damaged begins anew.
+    async fn text_budget(&self, line: &LineId) -> Result<TextBudget, StoreError> {
+        let key = self.shared.store.lookup("budget", line.as_str().as_bytes());
+        let read = move |r: &Reader<'_>| r.get(&schema::TEXT_BUDGETS, &key).readable();
+        Ok(self.shared.store.read::<_, StoreError>(read).await?.unwrap_or_default())
     }
 
     /// Texts that this line may still send today; `None` where it has no cap.
@@ -241,15 +261,9 @@ impl Inbox {
         let Some((_, per_day)) = self.practice().lines.get(line).and_then(|line| line.text_caps) else {
             return Ok(None);
         };
-        let (key, day) = (self.shared.store.lookup("budget", line.as_str().as_bytes()), day_of(self.clock().now()));
-        let budget = self
-            .shared
-            .store
-            .read::<_, StoreError>(move |r| r.get(&schema::TEXT_BUDGETS, &key))
-            .await?
-            .filter(|budget| budget.day == day)
-            .unwrap_or_default();
-        Ok(Some(per_day.saturating_sub(budget.sent_today)))
+        let budget = self.text_budget(line).await?;
+        let sent_today = if budget.day == day_of(self.clock().now()) { budget.sent_today } else { 0 };
+        Ok(Some(per_day.saturating_sub(sent_today)))
     }
 
     /// Writes the intent to hand a message over. `None` where it is not due any more (undone, cancelled).
@@ -342,16 +356,8 @@ impl Inbox {
         doubtful: bool,
         which: impl Fn(&OutboxRow) -> bool + Send + 'static,
     ) -> Result<(), InboxError> {
-        let rows = self
-            .shared
-            .store
-            .read::<_, StoreError>(|r| r.list(&schema::OUTBOX, &(), Direction::Ascending, None, usize::MAX))
-            .await?;
-        for (id, _) in rows.into_iter().filter(|(_, row)| which(row)) {
-            // One that cannot be read must not keep the inbox closed.
-            if let Err(error) = self.change(move |desk| settle(desk, id, doubtful)).await {
-                tracing::error!(message = %id, %error, "a message in the outbox could not be settled");
-            }
+        for (id, _) in self.outbox().await?.into_iter().filter(|(_, row)| which(row)) {
+            self.settle(id, doubtful).await;
         }
         Ok(())
     }
@@ -368,7 +374,8 @@ impl Inbox {
             let outbound = message.outbound().ok_or(InboxError::NotFound)?;
             outbound.state.cancel(now)?;
             let key = (who.staff, conversation.id);
-            let mut draft = desk.txn.read(&schema::DRAFTS, &key)?.unwrap_or_else(|| super::work::empty_draft(now));
+            let draft = desk.txn.read(&schema::DRAFTS, &key).readable()?;
+            let mut draft = draft.unwrap_or_else(|| super::work::empty_draft(now));
             if draft.text.trim().is_empty() {
                 draft.text.clone_from(&outbound.text);
                 draft.subject.clone_from(&outbound.subject);
@@ -419,8 +426,11 @@ impl Inbox {
 
 fn begin(desk: &mut Desk<'_, '_>, id: MessageId) -> Result<Option<Message>, InboxError> {
     let now = desk.now();
-    let Some(mut row) = desk.txn.read(&schema::OUTBOX, &id)? else { return Ok(None) };
-    let mut message = desk.message(id)?;
+    let Some(mut row) = desk.txn.read(&schema::OUTBOX, &id).readable()? else { return Ok(None) };
+    let Some(mut message) = desk.readable_message(id)? else {
+        give_up(desk, id)?;
+        return Ok(None);
+    };
     let mut conversation = desk.conversation(message.conversation)?;
     let outbound = message.outbound_mut().ok_or(InboxError::NotFound)?;
     if row.handing_over || matches!(outbound.state, Outbound::Queued { due_at } if due_at > now) {
@@ -454,12 +464,19 @@ fn begin(desk: &mut Desk<'_, '_>, id: MessageId) -> Result<Option<Message>, Inbo
     Ok(Some(message))
 }
 
+/// Nobody can send what does not open: its conversation shows it as damaged, and it does not hold up the others.
+fn give_up(desk: &mut Desk<'_, '_>, id: MessageId) -> Result<(), StoreError> {
+    tracing::error!(message = %id, "a message that was to be sent is damaged and cannot be sent");
+    desk.txn.delete(&schema::OUTBOX, &id);
+    desk.audit(Actor::Daemon, Action::HandOverEnded, [id.0], Outcome::Failed)
+}
+
 fn end(desk: &mut Desk<'_, '_>, id: MessageId, ended: &HandOver, jitter: u64) -> Result<(), InboxError> {
     let now = desk.now();
     let mut message = desk.message(id)?;
     let mut conversation = desk.conversation(message.conversation)?;
     let outbound = message.outbound_mut().ok_or(InboxError::NotFound)?;
-    let row = desk.txn.read(&schema::OUTBOX, &id)?;
+    let row = desk.txn.read(&schema::OUTBOX, &id).readable()?;
     let Some(row) = row.filter(|row| row.handing_over && matches!(outbound.state, Outbound::HandingOver { .. })) else {
         // The line was recovered meanwhile: it is unconfirmed already, or staff have decided.
         return Ok(());
@@ -522,23 +539,34 @@ fn take_early_reports(desk: &mut Desk<'_, '_>, row: &OutboxRow, to: Option<&Phon
 }
 
 /// Ends what nobody will end any more: a hand-over that was cut off may have happened; what waits for a line that is
-/// not set up any more will not. `doubtful` is everything after the journal has lost something.
+/// not set up any more will not. `doubtful` is everything after the journal has lost something, and a damaged row.
 fn settle(desk: &mut Desk<'_, '_>, id: MessageId, doubtful: bool) -> Result<(), InboxError> {
     let now = desk.now();
-    let Some(row) = desk.txn.read(&schema::OUTBOX, &id)? else { return Ok(()) };
-    if !doubtful && !row.handing_over && desk.practice().lines.contains_key(&row.line) {
+    let row = match desk.txn.read(&schema::OUTBOX, &id) {
+        Err(error) if error.is_of_one_record() => None,
+        row => match row? {
+            None => return Ok(()),
+            row => row,
+        },
+    };
+    let doubtful = doubtful || row.is_none();
+    let goes_on = |row: &OutboxRow| !row.handing_over && desk.practice().lines.contains_key(&row.line);
+    if !doubtful && row.as_ref().is_some_and(goes_on) {
         return Ok(());
     }
-    let mut message = desk.message(id)?;
+    let Some(mut message) = desk.readable_message(id)? else { return Ok(give_up(desk, id)?) };
     let mut conversation = desk.conversation(message.conversation)?;
     let outbound = message.outbound_mut().ok_or(InboxError::NotFound)?;
+    let row = row.unwrap_or_else(|| new_row(conversation.id, outbound, now));
+    let due_at = |state: &Outbound| if let Outbound::Queued { due_at } = state { *due_at } else { now };
     let to = text_recipient(outbound);
     let (next, words) = match &outbound.state {
         state @ Outbound::HandingOver { .. } => {
             (state.lose_sight(now), "It may have been sent: the program was interrupted while sending")
         }
+        // Also one that could still be undone: it may have waited longer than is known.
         state if doubtful => (
-            state.begin(now).and_then(|begun| begun.lose_sight(now)),
+            state.begin(due_at(state).max(now)).and_then(|begun| begun.lose_sight(now)),
             "It may have been sent: the store was damaged, and what it knew of this send may be lost",
         ),
         state => (state.fail(now), "Not sent: its line is not set up any more"),
@@ -568,7 +596,7 @@ fn day_of(now: Timestamp) -> i64 {
 fn count_texts(desk: &mut Desk<'_, '_>, line: &LineId, texts: u32) -> Result<(), InboxError> {
     let now = desk.now();
     let key = desk.lookup("budget", line.as_str().as_bytes());
-    let mut budget = desk.txn.read(&schema::TEXT_BUDGETS, &key)?.unwrap_or_default();
+    let mut budget = desk.txn.read(&schema::TEXT_BUDGETS, &key).readable()?.unwrap_or_default();
     budget.count(texts, now);
     Ok(desk.txn.put(&schema::TEXT_BUDGETS, &key, &budget)?)
 }

@@ -11,7 +11,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Records, StoreError,
+        Readable, Records, StoreError,
         engine::Direction,
         schema::{self, Invite, Lookup, Session, Token},
         seal::random,
@@ -111,10 +111,18 @@ fn may_manage(by: &Actor) -> Result<(), InboxError> {
     }
 }
 
+/// Whether something that gives access is to end: what does not open may be anybody's, and nobody can use it.
+fn ends<V>(found: Result<V, StoreError>, is_meant: impl Fn(&V) -> bool) -> Result<bool, StoreError> {
+    match found {
+        Err(error) if error.is_of_one_record() => Ok(true),
+        found => Ok(is_meant(&found?)),
+    }
+}
+
 /// Ends all sessions of an account.
 fn end_sessions(desk: &mut Desk<'_, '_>, staff: StaffId) -> Result<(), StoreError> {
-    for (cookie, session) in desk.txn.list(&schema::SESSIONS, &(), Direction::Ascending, None, usize::MAX)? {
-        if session.staff == staff {
+    for (cookie, session) in desk.txn.list_each(&schema::SESSIONS, &(), Direction::Ascending, None, usize::MAX)? {
+        if ends(session, |session| session.staff == staff)? {
             desk.txn.delete(&schema::SESSIONS, &cookie);
         }
     }
@@ -123,8 +131,8 @@ fn end_sessions(desk: &mut Desk<'_, '_>, staff: StaffId) -> Result<(), StoreErro
 
 /// Ends every token of an account, for good: whoever enables it again may not know who has them.
 fn end_tokens(desk: &mut Desk<'_, '_>, staff: StaffId) -> Result<(), StoreError> {
-    for (secret, token) in desk.txn.list(&schema::TOKENS, &(), Direction::Ascending, None, usize::MAX)? {
-        if token.staff == staff {
+    for (secret, token) in desk.txn.list_each(&schema::TOKENS, &(), Direction::Ascending, None, usize::MAX)? {
+        if ends(token, |token| token.staff == staff)? {
             desk.txn.delete(&schema::TOKENS, &secret);
         }
     }
@@ -133,9 +141,9 @@ fn end_tokens(desk: &mut Desk<'_, '_>, staff: StaffId) -> Result<(), StoreError>
 
 /// Takes back every one-time link of an account, and those that nobody used in time.
 fn end_invites(desk: &mut Desk<'_, '_>, staff: StaffId) -> Result<(), StoreError> {
-    let now = desk.now();
-    for (secret, invite) in desk.txn.list(&schema::INVITES, &(), Direction::Ascending, None, usize::MAX)? {
-        if invite.staff == staff || (invite.expires_at < now && desk.may_delete_by_age()) {
+    let (now, by_age) = (desk.now(), desk.may_delete_by_age());
+    for (secret, invite) in desk.txn.list_each(&schema::INVITES, &(), Direction::Ascending, None, usize::MAX)? {
+        if ends(invite, |invite| invite.staff == staff || (invite.expires_at < now && by_age))? {
             desk.txn.delete(&schema::INVITES, &secret);
         }
     }
@@ -168,7 +176,10 @@ impl Inbox {
         let id = self
             .change(move |desk| {
                 let lookup = login_lookup(desk, &login);
-                if desk.txn.read(&schema::LOGINS, &lookup)?.is_some() {
+                // A name whose account is damaged may be given anew.
+                if let Some(earlier) = desk.txn.read(&schema::LOGINS, &lookup).readable()?
+                    && desk.txn.read(&schema::STAFF, &earlier).readable()?.is_some()
+                {
                     return Err(InboxError::Invalid("This log-in name is taken.".into()));
                 }
                 let id = StaffId::new(desk.now(), random());
@@ -249,11 +260,11 @@ impl Inbox {
         self.shared
             .store
             .read::<_, InboxError>(move |r| {
-                let invite: Invite = r.get(&schema::INVITES, &lookup)?.ok_or(InboxError::NotFound)?;
+                let invite: Invite = r.get(&schema::INVITES, &lookup).readable()?.ok_or(InboxError::NotFound)?;
                 if invite.expires_at < now {
                     return Err(InboxError::NotFound);
                 }
-                let staff: Option<Staff> = r.get(&schema::STAFF, &invite.staff)?;
+                let staff: Option<Staff> = r.get(&schema::STAFF, &invite.staff).readable()?;
                 staff.filter(|staff| !staff.disabled).ok_or(InboxError::NotFound)
             })
             .await
@@ -295,8 +306,8 @@ impl Inbox {
         let staff = self
             .shared
             .store
-            .read::<_, StoreError>(move |r| match r.get(&schema::LOGINS, &lookup)? {
-                Some(id) => r.get(&schema::STAFF, &id),
+            .read::<_, StoreError>(move |r| match r.get(&schema::LOGINS, &lookup).readable()? {
+                Some(id) => r.get(&schema::STAFF, &id).readable(),
                 None => Ok(None),
             })
             .await?;
@@ -371,8 +382,8 @@ impl Inbox {
             .shared
             .store
             .read::<_, StoreError>(move |r| {
-                let Some(session) = r.get(&schema::SESSIONS, &lookup)? else { return Ok(None) };
-                Ok(r.get(&schema::STAFF, &session.staff)?.map(|staff: Staff| (session, staff)))
+                let Some(session) = r.get(&schema::SESSIONS, &lookup).readable()? else { return Ok(None) };
+                Ok(r.get(&schema::STAFF, &session.staff).readable()?.map(|staff: Staff| (session, staff)))
             })
             .await?;
         let Some((session, staff)) = found else { return Ok(None) };
@@ -386,7 +397,7 @@ impl Inbox {
             self.shared
                 .store
                 .write::<_, StoreError>(move |txn| {
-                    if let Some(mut session) = txn.read(&schema::SESSIONS, &lookup)? {
+                    if let Some(mut session) = txn.read(&schema::SESSIONS, &lookup).readable()? {
                         session.active_at = now.max(session.active_at);
                         txn.put(&schema::SESSIONS, &lookup, &session)?;
                     }
@@ -472,8 +483,8 @@ impl Inbox {
             .shared
             .store
             .read::<_, StoreError>(move |r| {
-                let Some(token) = r.get(&schema::TOKENS, &lookup)? else { return Ok(None) };
-                Ok(r.get(&schema::STAFF, &token.staff)?.map(|staff: Staff| (token, staff)))
+                let Some(token) = r.get(&schema::TOKENS, &lookup).readable()? else { return Ok(None) };
+                Ok(r.get(&schema::STAFF, &token.staff).readable()?.map(|staff: Staff| (token, staff)))
             })
             .await?;
         let Some((token, staff)) = found else { return Ok(None) };
@@ -509,8 +520,9 @@ fn begin_session(
 ) -> Result<(), InboxError> {
     let now: Timestamp = desk.now();
     // Those that ended by themselves go now, so that the list stays as long as the team is large.
-    for (cookie, old) in desk.txn.list(&schema::SESSIONS, &(), Direction::Ascending, None, usize::MAX)? {
-        if has_ended(&old, now) && desk.may_delete_by_age() {
+    let by_age = desk.may_delete_by_age();
+    for (cookie, old) in desk.txn.list_each(&schema::SESSIONS, &(), Direction::Ascending, None, usize::MAX)? {
+        if ends(old, |old| has_ended(old, now) && by_age)? {
             desk.txn.delete(&schema::SESSIONS, &cookie);
         }
     }

@@ -11,7 +11,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Records, StoreError,
+        Readable, Records, StoreError,
         data_keys::DataKey,
         schema::{self, Filing, Known, Lookup, RawRecord},
     },
@@ -74,21 +74,27 @@ impl Inbox {
         let stored = self
             .change(move |desk| {
                 // The commit fails if somebody else stores the same item meanwhile.
-                let _: Option<Known> = desk.txn.read(&schema::SOURCES, &lookup)?;
+                let _: Option<Known> = desk.txn.read(&schema::SOURCES, &lookup).readable()?;
                 if let Some(id) = same_item(desk.txn, &lookup, received_at, lasts_ms)? {
                     return Ok(Stored::new(id, true));
                 }
                 let actor = Actor::Line(record.line.clone());
-                if let SourceKey::Mail { folder, uid_validity, .. } = &record.source {
-                    // The same bytes under another UIDVALIDITY are the same mail (requirements E1).
-                    // So is one that was shredded: it must not come back.
-                    let is_same = |old: Option<RawRecord>| match old.map(|old| old.source) {
-                        Some(SourceKey::Mail { folder: f, uid_validity: v, .. }) => f == *folder && v != *uid_validity,
-                        Some(_) => false,
-                        None => true,
-                    };
-                    if let Some(earlier) = desk.txn.read(&schema::MAIL_BYTES, &same_bytes)?
-                        && is_same(desk.txn.get(&schema::RAWS, &earlier)?)
+                if let SourceKey::Mail { folder, uid_validity, uid, .. } = &record.source {
+                    // The same bytes under another UIDVALIDITY are the same mail (requirements E1), or under the same
+                    // UID where the record that knew it is damaged.
+                    // So is one that was shredded: it must not come back. One that is damaged is taken in anew.
+                    let is_same =
+                        |old: Result<Option<RawRecord>, StoreError>| match old.map(|old| old.map(|old| old.source)) {
+                            Ok(Some(SourceKey::Mail { folder: f, uid_validity: v, uid: u, .. })) => {
+                                Ok(f == *folder && (v != *uid_validity || u == *uid))
+                            }
+                            Ok(Some(_)) => Ok(false),
+                            Ok(None) => Ok(true),
+                            Err(error) if error.is_of_one_record() => Ok(false),
+                            Err(error) => Err(error),
+                        };
+                    if let Some(earlier) = desk.txn.read(&schema::MAIL_BYTES, &same_bytes).readable()?
+                        && is_same(desk.txn.get(&schema::RAWS, &earlier))?
                     {
                         // What was written for this copy is not needed.
                         desk.destroy_key(key, None)?;
@@ -122,7 +128,8 @@ impl Inbox {
             .shared
             .store
             .read::<_, StoreError>(move |r| {
-                r.list(&schema::TO_FILE, &(), crate::store::engine::Direction::Ascending, None, limit)
+                // A damaged one says no more than that it is there: how often it was tried begins anew.
+                r.list_each(&schema::TO_FILE, &(), crate::store::engine::Direction::Ascending, None, limit)
             })
             .await?;
         Ok(page.into_iter().map(|(id, _)| id).collect())
@@ -154,19 +161,25 @@ impl Inbox {
     }
 }
 
-/// The item that is stored under a source key, unless it is too far away in time to be the same.
+/// The item that is stored under a source key, unless it is too far away in time to be the same. Where that cannot be
+/// told since a record is damaged, it is stored again: twice is better than not at all.
 fn same_item(
     records: &impl Records,
     lookup: &Lookup,
     received_at: Timestamp,
     lasts_ms: i64,
 ) -> Result<Option<RawId>, StoreError> {
-    let Some(Known::Stored(id)) = records.get(&schema::SOURCES, lookup)? else { return Ok(None) };
-    if lasts_ms < i64::MAX
-        && let Some(earlier) = records.get(&schema::RAWS, &id)?
-        && received_at.ms_since(earlier.received_at).saturating_abs() >= lasts_ms
-    {
-        return Ok(None);
+    let Some(Known::Stored(id)) = records.get(&schema::SOURCES, lookup).readable()? else { return Ok(None) };
+    if lasts_ms < i64::MAX {
+        match records.get(&schema::RAWS, &id) {
+            Err(error) if error.is_of_one_record() => return Ok(None),
+            earlier => {
+                let apart_ms = |earlier: RawRecord| received_at.ms_since(earlier.received_at).saturating_abs();
+                if earlier?.is_some_and(|earlier| apart_ms(earlier) >= lasts_ms) {
+                    return Ok(None);
+                }
+            }
+        }
     }
     Ok(Some(id))
 }
@@ -182,7 +195,7 @@ impl Intake for Inbox {
             .shared
             .store
             .read::<Vec<bool>, StoreError>(move |r| {
-                lookups.iter().map(|lookup| Ok(r.get(&schema::SOURCES, lookup)?.is_some())).collect()
+                lookups.iter().map(|lookup| Ok(r.get(&schema::SOURCES, lookup).readable()?.is_some())).collect()
             })
             .await?;
         Ok(keys.into_iter().zip(known).filter(|(_, known)| !known).map(|(key, _)| key).collect())
@@ -203,7 +216,7 @@ impl Intake for Inbox {
             let actor = actor.clone();
             self.change(move |desk| {
                 for lookup in &lookups {
-                    if desk.txn.read(&schema::SOURCES, lookup)?.is_none() {
+                    if desk.txn.read(&schema::SOURCES, lookup).readable()?.is_none() {
                         desk.txn.put(&schema::SOURCES, lookup, &Known::PassedOver)?;
                     }
                 }

@@ -16,7 +16,7 @@ use crate::{
         parsed::{Bounce, ReportOutcome, StatusReport},
     },
     store::{
-        Records,
+        Readable, Records,
         engine::Direction,
         schema::{self, EarlyReport, Lookup, OutboxRow},
     },
@@ -76,7 +76,7 @@ pub(super) fn forget(desk: &mut Desk<'_, '_>, id: MessageId, outbound: &Outbound
 fn in_hand(desk: &Desk<'_, '_>, line: &LineId, to: &PhoneNumber) -> Result<Option<(MessageId, OutboxRow)>, InboxError> {
     for (id, row) in desk.txn.list(&schema::OUTBOX, &(), Direction::Ascending, None, usize::MAX)? {
         if row.handing_over && row.channel == Channel::Sms && row.line == *line {
-            let message: Option<Message> = desk.txn.get(&schema::MESSAGES, &(row.conversation, id))?;
+            let message: Option<Message> = desk.txn.get(&schema::MESSAGES, &(row.conversation, id)).readable()?;
             if message.as_ref().and_then(Message::outbound).and_then(text_recipient).as_ref() == Some(to) {
                 return Ok(Some((id, row)));
             }
@@ -108,7 +108,7 @@ pub(super) fn file_report(desk: &mut Desk<'_, '_>, line: &LineId, report: &Statu
 fn reported(desk: &mut Desk<'_, '_>, lookup: &Lookup) -> Result<Option<(Message, u8)>, InboxError> {
     let newest = desk.txn.list(&schema::REPORTS_DUE, lookup, Direction::Descending, None, 1)?.into_iter().next();
     let Some(((_, id), part)) = newest else { return Ok(None) };
-    let message = desk.message(id)?;
+    let Some(message) = desk.readable_message(id)? else { return Ok(None) };
     Ok((desk.now().ms_since(message.at) <= REPORT_WINDOW_MS).then_some((message, part)))
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, ops::Range};
 
-use super::{Cursor, Filter, Inbox, InboxError, board::Counts, desk::name_words, work};
+use super::{Cursor, Filter, Inbox, InboxError, Practice, board::Counts, desk::name_words, remake, work};
 use crate::{
     model::{
         address::{Address, EmailAddress, PhoneNumber},
@@ -16,7 +16,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Records,
+        Readable, Records,
         engine::Direction,
         schema::{self, Draft},
     },
@@ -84,10 +84,15 @@ pub struct Timeline {
     pub sequence: u64,
 }
 
-fn list_row(records: &impl Records, who: &Who, id: ConversationId) -> Result<Option<ListRow>, InboxError> {
-    let Some(conversation) = records.get(&schema::CONVERSATIONS, &id)? else { return Ok(None) };
+fn list_row(
+    records: &impl Records,
+    practice: &Practice,
+    who: &Who,
+    id: ConversationId,
+) -> Result<Option<ListRow>, InboxError> {
+    let Some(conversation) = remake::conversation(records, practice, id)? else { return Ok(None) };
     let Some(glimpse) = conversation.glimpse(who.sees()).cloned() else { return Ok(None) };
-    let contact = records.get(&schema::CONTACTS, &conversation.contact)?.ok_or(InboxError::NotFound)?;
+    let contact = remake::contact(records, conversation.contact)?.ok_or(InboxError::NotFound)?;
     let waiting_since = conversation.waiting_since(who.sees());
     let failed = conversation.visible(who.sees()).any(|strand| strand.failed > 0);
     let preview = preview_of(records, &glimpse);
@@ -135,9 +140,14 @@ fn resolved_page(
 }
 
 /// Whether somebody who sees these categories sees anything of a contact.
-fn is_visible(records: &impl Records, sees: Categories, contact: ContactId) -> Result<bool, InboxError> {
+fn is_visible(
+    records: &impl Records,
+    practice: &Practice,
+    sees: Categories,
+    contact: ContactId,
+) -> Result<bool, InboxError> {
     for ((_, id), ()) in records.list(&schema::BY_CONTACT, &contact, Direction::Descending, None, MAX_FOUND)? {
-        let conversation: Option<Conversation> = records.get(&schema::CONVERSATIONS, &id)?;
+        let conversation = remake::conversation(records, practice, id)?;
         if conversation.is_some_and(|conversation| conversation.categories().intersects(sees)) {
             return Ok(true);
         }
@@ -146,11 +156,11 @@ fn is_visible(records: &impl Records, sees: Categories, contact: ContactId) -> R
 }
 
 /// All conversations of some contacts, the newest first.
-fn of_contacts(records: &impl Records, contacts: &[ContactId]) -> Result<Vec<Cursor>, InboxError> {
+fn of_contacts(records: &impl Records, practice: &Practice, contacts: &[ContactId]) -> Result<Vec<Cursor>, InboxError> {
     let mut hits = Vec::new();
     for contact in contacts {
         for ((_, id), ()) in records.list(&schema::BY_CONTACT, contact, Direction::Descending, None, MAX_FOUND)? {
-            if let Some(conversation) = records.get(&schema::CONVERSATIONS, &id)? {
+            if let Some(conversation) = remake::conversation(records, practice, id)? {
                 hits.push(Cursor { at: conversation.last_activity, id });
             }
         }
@@ -180,19 +190,20 @@ impl Inbox {
             Filter::Resolved | Filter::Contacts(_) => None,
             _ => Some(self.shared.board.page(filter, who.staff, who.sees(), after, limit)),
         };
-        let (reader, filter) = (who.clone(), filter.clone());
+        let (inbox, reader, filter) = (self.clone(), who.clone(), filter.clone());
         let (rows, more) = self
             .shared
             .store
             .read::<_, InboxError>(move |r| {
+                let practice = inbox.practice();
                 let (page, more) = match (on_board, &filter) {
                     (Some(page), _) => page,
-                    (None, Filter::Contacts(contacts)) => (of_contacts(r, contacts)?, false),
+                    (None, Filter::Contacts(contacts)) => (of_contacts(r, practice, contacts)?, false),
                     (None, _) => resolved_page(r, &reader, after, limit)?,
                 };
                 let mut rows = Vec::with_capacity(page.len());
                 for cursor in page {
-                    rows.extend(list_row(r, &reader, cursor.id)?.map(|row| (cursor, row)));
+                    rows.extend(list_row(r, practice, &reader, cursor.id)?.map(|row| (cursor, row)));
                 }
                 Ok((rows, more))
             })
@@ -229,7 +240,7 @@ impl Inbox {
             .or_else(|| PhoneNumber::parse(query, &self.practice().country).map(Address::Phone).ok())
             .unwrap_or_else(|| Address::Named(query.to_owned()));
         let lookup = records.lookup("address", exact.key().as_bytes());
-        let mut found: Vec<ContactId> = records.get(&schema::ADDRESSES, &lookup)?.into_iter().collect();
+        let mut found: Vec<ContactId> = records.get(&schema::ADDRESSES, &lookup).readable()?.into_iter().collect();
         let mut by_name: Option<Vec<ContactId>> = None;
         for word in name_words(query).into_iter().take(MAX_WORDS) {
             let lookup = records.lookup("name", word.as_bytes());
@@ -242,7 +253,10 @@ impl Inbox {
         let mut shown: Vec<ContactId> = Vec::new();
         for contact in found {
             // Whether there is somebody whose every message is hidden would say something about them.
-            if shown.len() < MAX_FOUND && !shown.contains(&contact) && is_visible(records, sees, contact)? {
+            if shown.len() < MAX_FOUND
+                && !shown.contains(&contact)
+                && is_visible(records, self.practice(), sees, contact)?
+            {
                 shown.push(contact);
             }
         }
@@ -284,11 +298,12 @@ impl Inbox {
         limit: usize,
         sequence: u64,
     ) -> Result<Timeline, InboxError> {
-        let conversation: Conversation = records.get(&schema::CONVERSATIONS, &id)?.ok_or(InboxError::NotFound)?;
+        let practice = self.practice();
+        let conversation = remake::conversation(records, practice, id)?.ok_or(InboxError::NotFound)?;
         if !conversation.categories().intersects(who.sees()) {
             return Err(InboxError::Denied);
         }
-        let contact: Contact = records.get(&schema::CONTACTS, &conversation.contact)?.ok_or(InboxError::NotFound)?;
+        let contact = remake::contact(records, conversation.contact)?.ok_or(InboxError::NotFound)?;
         let mut newest =
             records.list_each(&schema::MESSAGES, &id, Direction::Descending, None, limit.saturating_add(1))?;
         let earlier = newest.len() > limit;
@@ -314,15 +329,15 @@ impl Inbox {
                 }
             })
             .collect();
-        let others = of_contacts(records, &[contact.id])?
+        let others = of_contacts(records, practice, &[contact.id])?
             .into_iter()
             .filter(|cursor| cursor.id != id)
             .take(10)
-            .map(|cursor| list_row(records, who, cursor.id))
+            .map(|cursor| list_row(records, practice, who, cursor.id))
             .filter_map(Result::transpose)
             .collect::<Result<Vec<_>, _>>()?;
         let ways = self.ways(records, who, &conversation, &contact)?;
-        let draft = records.get(&schema::DRAFTS, &(who.staff, id))?;
+        let draft = records.get(&schema::DRAFTS, &(who.staff, id)).readable()?;
         let cursor = conversation.cursor(who.sees());
         let conversation = conversation.seen_by(who.sees());
         Ok(Timeline { conversation, contact, entries, earlier, ways, draft, cursor, others, sequence })
@@ -347,7 +362,7 @@ impl Inbox {
         let phone = contact.addresses.iter().find_map(Address::phone);
         if let Some(phone) = phone.filter(|_| !lines(Channel::Sms).is_empty()) {
             let key = records.lookup("opt out", phone.as_e164().as_bytes());
-            let opted_out = records.get(&schema::OPT_OUTS, &key)?.is_some();
+            let opted_out = records.get(&schema::OPT_OUTS, &key).exists()?;
             let to = Recipient { name: contact.name.clone(), address: Address::Phone(phone.clone()) };
             ways.push(Way::Text { lines: lines(Channel::Sms), to, opted_out });
         }
@@ -421,11 +436,11 @@ impl Inbox {
 
     /// Whether this person may see something of a conversation: for live updates, which carry ids only.
     pub async fn may_see(&self, who: &Who, id: ConversationId) -> Result<bool, InboxError> {
-        let sees = who.sees();
+        let (inbox, sees) = (self.clone(), who.sees());
         self.shared
             .store
             .read::<_, InboxError>(move |r| {
-                let conversation: Option<Conversation> = r.get(&schema::CONVERSATIONS, &id)?;
+                let conversation = remake::conversation(r, inbox.practice(), id)?;
                 Ok(conversation.is_some_and(|conversation| conversation.categories().intersects(sees)))
             })
             .await

@@ -22,7 +22,7 @@ use crate::{
         shredding::Certificate,
     },
     store::{
-        Records, StoreError,
+        Readable, Records, StoreError,
         data_keys::DataKey,
         engine::Direction,
         schema::{self, Shred},
@@ -147,6 +147,7 @@ impl Inbox {
         Ok(())
     }
 
+    /// Orders to destroy a key. One that is damaged proves nothing, not even whose key was meant: it is left alone.
     async fn shreds(
         &self,
         which: impl Fn(&Shred) -> bool + Send + 'static,
@@ -183,7 +184,7 @@ fn certify(
 ) -> Result<(), InboxError> {
     let ids: BTreeSet<CertificateId> = shreds.iter().filter_map(|(_, shred)| shred.certificate).collect();
     for id in &ids {
-        if let Some(mut certificate) = desk.txn.read(&schema::CERTIFICATES, id)? {
+        if let Some(mut certificate) = desk.txn.read(&schema::CERTIFICATES, id).readable()? {
             note(&mut certificate);
             desk.txn.put(&schema::CERTIFICATES, id, &certificate)?;
         }
@@ -208,11 +209,14 @@ fn bury(desk: &mut Desk<'_, '_>, id: MessageId, tombstone: Entry, remains: &mut 
         unlink(desk, message, remains)?;
         conversation.count_failed(message.category, message.outbound().is_some_and(|o| o.state.needs_staff()), false);
     }
-    for ((_, raw), ()) in desk.txn.list(&schema::MORE_RAWS, &id, Direction::Ascending, None, usize::MAX)? {
+    // Nothing of it may be overlooked: where something does not open, it is refused.
+    for ((_, raw), noted) in desk.txn.list_each(&schema::MORE_RAWS, &id, Direction::Ascending, None, usize::MAX)? {
+        noted?;
         forget_raw(desk, raw, remains)?;
         desk.txn.delete(&schema::MORE_RAWS, &(id, raw));
     }
-    for ((_, key), ()) in desk.txn.list(&schema::DRAFTED_UNDER, &id, Direction::Ascending, None, usize::MAX)? {
+    for ((_, key), noted) in desk.txn.list_each(&schema::DRAFTED_UNDER, &id, Direction::Ascending, None, usize::MAX)? {
+        noted?;
         remains.keys.insert(key);
         desk.txn.delete(&schema::DRAFTED_UNDER, &(id, key));
     }

@@ -1,6 +1,7 @@
 //! The use cases as staff meet them: over a real store, with hand-made parsed items and a clock that is turned by hand.
 
 mod arrivals;
+mod damage;
 mod health;
 mod keys;
 mod people;

@@ -20,7 +20,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Records, StoreError,
+        Readable, Records, StoreError,
         engine::Direction,
         schema::{self, Lookup, OptOut, PartSet, RawRecord},
     },
@@ -108,7 +108,8 @@ pub(super) fn file_text(
         return enter(desk, raw, record, text, body, remarks, None).map(|_| ());
     };
     let lookup = parts_lookup(desk, &record.line, &text.from, &part);
-    let mut set = match desk.txn.read(&schema::TEXT_PARTS, &lookup)? {
+    // Where it is damaged, what came before is lost to this text; its raw items are kept.
+    let mut set = match desk.txn.read(&schema::TEXT_PARTS, &lookup).readable()? {
         // Phones use their few references again: this is a part of another text.
         Some(old)
             if (is_over(&old, desk.now()) && desk.may_delete_by_age()) || contradicts(&old, part, &text.content) =>
@@ -137,9 +138,15 @@ pub(super) fn file_text(
     set.parts.push((part, text.content.clone()));
     set.parts.sort_by_key(|(part, _)| part.number);
     let missing = missing(&set);
-    match set.message {
-        Some((_, id)) => {
-            let mut message = desk.message(id)?;
+    let shown_as = match set.message {
+        Some((_, id)) => desk.readable_message(id)?,
+        None => None,
+    };
+    // One that was shown and is damaged since is shown anew.
+    set.message = shown_as.as_ref().map(|message| (message.conversation, message.id));
+    match shown_as {
+        Some(mut message) => {
+            let id = message.id;
             if let Entry::Inbound(inbound) = &mut message.entry {
                 inbound.text = shown(&set);
                 inbound.detail = InboundDetail::Text { missing };
@@ -199,7 +206,7 @@ fn show_incomplete(desk: &mut Desk<'_, '_>, set: &PartSet) -> Result<Option<(Con
     if set.message.is_some() {
         return Ok(set.message);
     }
-    let Some(record) = desk.txn.get(&schema::RAWS, &set.raw)? else { return Ok(None) };
+    let Some(record) = desk.txn.get(&schema::RAWS, &set.raw).readable()? else { return Ok(None) };
     let text = ParsedText { from: set.from.clone(), content: TextContent::Text(String::new()), sent: None, part: None };
     let message = enter(desk, set.raw, &record, &text, shown(set), Vec::new(), missing(set))?;
     note_raws(desk, message.id, set)?;
@@ -276,7 +283,8 @@ pub(super) fn opt_out_lookup(desk: &Desk<'_, '_>, number: &PhoneNumber) -> Looku
 
 pub(super) fn is_opted_out(desk: &mut Desk<'_, '_>, number: &PhoneNumber) -> Result<bool, InboxError> {
     let lookup = opt_out_lookup(desk, number);
-    Ok(desk.txn.read(&schema::OPT_OUTS, &lookup)?.is_some())
+    // Written only when somebody sent STOP, so that it counts even where it is damaged.
+    Ok(desk.txn.read(&schema::OPT_OUTS, &lookup).exists()?)
 }
 
 fn answer_keyword(
@@ -287,7 +295,7 @@ fn answer_keyword(
     number: &PhoneNumber,
 ) -> Result<(), InboxError> {
     let lookup = opt_out_lookup(desk, number);
-    let opted_out = desk.txn.read(&schema::OPT_OUTS, &lookup)?.is_some();
+    let opted_out = is_opted_out(desk, number)?;
     let practice = desk.practice().name.clone();
     let (answer, event) = match (keyword, opted_out) {
         // One confirmation; asking again is not answered again.
@@ -370,7 +378,7 @@ impl Inbox {
     /// Gives whether an incomplete text was shown.
     async fn look_after_parts(&self, lookup: Lookup) -> Result<bool, InboxError> {
         self.change(move |desk| {
-            let Some(mut set) = desk.txn.read(&schema::TEXT_PARTS, &lookup)? else { return Ok(false) };
+            let Some(mut set) = desk.txn.read(&schema::TEXT_PARTS, &lookup).readable()? else { return Ok(false) };
             let now = desk.now();
             let is_late = set.message.is_none() && now.ms_since(set.first_at) >= SHOW_PARTS_AFTER_MS;
             if is_late {

@@ -10,7 +10,7 @@ use crate::{
         line::LineId,
     },
     store::{
-        Records, StoreError,
+        Readable, Records, StoreError,
         engine::Direction,
         schema::{self, PinTried},
     },
@@ -121,7 +121,8 @@ impl Inbox {
             .shared
             .store
             .write::<_, StoreError>(move |txn| {
-                let known: Option<PinTried> = txn.read(&schema::PINS_TRIED, &key)?;
+                // One that is damaged costs one more try, of the three that a SIM gives.
+                let known: Option<PinTried> = txn.read(&schema::PINS_TRIED, &key).readable()?;
                 let may = known.as_ref().is_none_or(|known| known.pin != pin || known.accepted);
                 if may {
                     txn.put(&schema::PINS_TRIED, &key, &PinTried { pin, accepted: false })?;
@@ -137,7 +138,7 @@ impl Inbox {
         self.shared
             .store
             .write::<_, StoreError>(move |txn| {
-                if let Some(mut tried) = txn.read(&schema::PINS_TRIED, &key)? {
+                if let Some(mut tried) = txn.read(&schema::PINS_TRIED, &key).readable()? {
                     tried.accepted = true;
                     txn.put(&schema::PINS_TRIED, &key, &tried)?;
                 }

@@ -10,7 +10,7 @@ use crate::{
         intake::{Intake, NotStored},
     },
     store::{
-        Records, StoreError,
+        Readable, Records, StoreError,
         engine::Direction,
         schema,
         waiting::{IntakeKey, Published, Tray, WaitingError},
@@ -37,7 +37,8 @@ impl From<StoreError> for TakeInError {
     }
 }
 
-type Keys = BTreeMap<u64, IntakeKey>;
+/// `None` for a pair that is damaged: its number is not given out again.
+type Keys = BTreeMap<u64, Option<IntakeKey>>;
 
 impl Inbox {
     /// Takes in what waits in `store_directory`, oldest first, each item with the time at which it was received, and
@@ -54,7 +55,8 @@ impl Inbox {
         let mut keys = self.intake_keys().await?;
         let mut taken = TakenIn::default();
         if let Some(number) = published.number() {
-            taken.key_was_changed = !keys.get(&number).is_some_and(|key| published.is(number, key));
+            taken.key_was_changed =
+                !keys.get(&number).is_some_and(|key| key.as_ref().is_none_or(|key| published.is(number, key)));
         }
         if taken.key_was_changed {
             self.note_intake_key(Action::IntakeKeyChanged, Outcome::Failed).await?;
@@ -62,7 +64,7 @@ impl Inbox {
         let mut used = false;
         for id in waiting {
             let (opening, known) = (tray.clone(), keys.clone());
-            match blocking(move || opening.open_item(id, |number| known.get(&number).cloned())).await {
+            match blocking(move || opening.open_item(id, |number| known.get(&number).cloned().flatten())).await {
                 Ok(raw) => {
                     let stored = self.receive(raw).await?;
                     let removing = tray.clone();
@@ -97,8 +99,8 @@ impl Inbox {
         let keys = self
             .shared
             .store
-            .read::<_, StoreError>(|r| r.list(&schema::INTAKE_KEYS, &(), Direction::Ascending, None, usize::MAX));
-        Ok(keys.await?.into_iter().collect())
+            .read::<_, StoreError>(|r| r.list_each(&schema::INTAKE_KEYS, &(), Direction::Ascending, None, usize::MAX));
+        keys.await?.into_iter().map(|(number, key)| Ok((number, key.map(Some).readable()?))).collect()
     }
 
     /// Makes a new pair where the newest was used or is old, and publishes the newest. Gives its number.
@@ -110,13 +112,14 @@ impl Inbox {
         used: bool,
     ) -> Result<u64, TakeInError> {
         let now = self.clock().now();
-        let newest = keys.last_key_value().map(|(number, key)| (*number, key.made_at));
-        let number = match newest {
-            Some((number, made_at)) if !used && now.ms_since(made_at) < RENEW_AFTER_MS => number,
-            _ => {
+        let newest = keys.last_key_value().map(|(number, key)| (*number, key.clone()));
+        let (number, key) = match newest {
+            Some((number, Some(key))) if !used && now.ms_since(key.made_at) < RENEW_AFTER_MS => (number, key),
+            newest => {
                 let number = newest.map_or(1, |(number, _)| number + 1);
-                let key = IntakeKey::generate(now);
-                keys.insert(number, key.clone());
+                let made = IntakeKey::generate(now);
+                let key = made.clone();
+                keys.insert(number, Some(made.clone()));
                 self.change(move |desk| {
                     // Under a data key, so that it can be destroyed: the files that it opens stay on the disk for
                     // long, and the journal keeps this record.
@@ -125,10 +128,9 @@ impl Inbox {
                     Ok(desk.audit(Actor::Daemon, Action::IntakeKeyMade, [u128::from(number)], Outcome::Done)?)
                 })
                 .await?;
-                number
+                (number, made)
             }
         };
-        let key = keys[&number].clone();
         if !published.is(number, &key) {
             let tray = tray.clone();
             blocking(move || tray.publish(number, &key)).await?;
@@ -145,7 +147,7 @@ impl Inbox {
         }
         self.change(move |desk| {
             for number in &gone {
-                if let Some(key) = desk.txn.data_key_of(&schema::INTAKE_KEYS, number)? {
+                if let Some(key) = desk.txn.data_key_of(&schema::INTAKE_KEYS, number).readable()? {
                     desk.destroy_key(key, None)?;
                 }
                 desk.txn.delete(&schema::INTAKE_KEYS, number);

@@ -16,7 +16,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Each, Records, StoreError,
+        Each, Readable, Records, StoreError,
         engine::Direction,
         schema::{self, Draft},
         seal::random,
@@ -184,7 +184,7 @@ impl Inbox {
             };
             let key = desk.txn.new_data_key()?;
             desk.append(&mut conversation, &message, Some(key))?;
-            if let Some(mut draft) = desk.txn.read(&schema::DRAFTS, &(who.staff, id))? {
+            if let Some(mut draft) = desk.txn.read(&schema::DRAFTS, &(who.staff, id)).readable()? {
                 draft.note.clear();
                 drafts::became(desk, (who.staff, id), message.id, &draft)?;
             }
@@ -318,7 +318,7 @@ impl Inbox {
             let answers = waited.filter_map(|s| Some((s.category, s.waiting_since?))).collect();
             conversation.answered(who.sees());
             handle_voicemails(desk, &who, conversation.id)?;
-            if let Some(mut draft) = desk.txn.read(&schema::DRAFTS, &(who.staff, conversation.id))? {
+            if let Some(mut draft) = desk.txn.read(&schema::DRAFTS, &(who.staff, conversation.id)).readable()? {
                 draft.text.clear();
                 draft.subject = None;
                 draft.cc = None;
@@ -343,8 +343,8 @@ impl Inbox {
                 let waiting = r.list(&schema::TO_MARK_HEARD, &(), Direction::Ascending, None, usize::MAX)?;
                 // Those of another PBX, which may be away for long, do not stand in the way.
                 for (id, _) in waiting.into_iter().filter(|(_, of)| *of == line).take(MAX_TO_MARK) {
-                    let Some(home) = r.get(&schema::HOMES, &id)? else { continue };
-                    let Some(message) = r.get(&schema::MESSAGES, &(home, id))? else { continue };
+                    let Some(home) = r.get(&schema::HOMES, &id).readable()? else { continue };
+                    let Some(message) = r.get(&schema::MESSAGES, &(home, id)).readable()? else { continue };
                     let detail = message.inbound().map(|inbound| &inbound.detail);
                     if let Some(InboundDetail::Voicemail { at_pbx, .. }) = detail {
                         items.push((id, at_pbx.clone()));
@@ -369,8 +369,8 @@ impl Inbox {
         let (line, msg_id) = (line.clone(), msg_id.to_owned());
         self.change(move |desk| {
             let lookup = voicemail_lookup(desk, &line, &msg_id);
-            let Some(id) = desk.txn.read(&schema::VOICEMAILS, &lookup)? else { return Ok(()) };
-            let message = desk.message(id)?;
+            let Some(id) = desk.txn.read(&schema::VOICEMAILS, &lookup).readable()? else { return Ok(()) };
+            let Some(message) = desk.readable_message(id)? else { return Ok(()) };
             match message.inbound().map(|inbound| &inbound.detail) {
                 Some(InboundDetail::Voicemail { heard: Heard::No, .. }) => set_heard(desk, id, Heard::ByPhone),
                 _ => Ok(()),

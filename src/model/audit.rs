@@ -104,6 +104,8 @@ pub enum Action {
     Alerted,
     ClockDoubted,
     ClockConfirmed,
+    /// The chain goes on after an event, which is the object, behind which it was damaged.
+    TrailMended,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

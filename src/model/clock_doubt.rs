@@ -36,6 +36,11 @@ pub enum Witness {
 }
 
 impl Doubt {
+    /// That there was a doubt is all that is left of it.
+    pub fn of_unknown_cause(now: Timestamp) -> Self {
+        Self { noticed: now, trusted: now, ahead_ms: 0, at_start: true, confirmed_by: Vec::new() }
+    }
+
     /// Takes a confirmation. Gives whether there are now enough different ones.
     pub fn confirm(&mut self, witness: Witness) -> bool {
         if !self.confirmed_by.contains(&witness) {

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Records, Store, StoreError, engine::Direction, engine::prefix_range};
 
-/// Where a sealed record stands in the journal.
+/// Where a sealed record stands in the journal, whose files are named without their directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Spot {
     file: PathBuf,
@@ -26,10 +26,10 @@ pub async fn newest_record(store: &Store, table: u8) -> Option<Spot> {
     // Nothing else says the same, since it is sealed.
     let find = |record: &Vec<u8>| {
         let at = |bytes: &Vec<u8>| bytes.windows(record.len()).rposition(|place| place == record);
-        files
-            .iter()
-            .rev()
-            .find_map(|(file, bytes)| Some(Spot { file: file.clone(), at: at(bytes)?, length: record.len() }))
+        let spot = |(file, bytes): &(PathBuf, Vec<u8>)| {
+            Some(Spot { file: file.file_name()?.into(), at: at(bytes)?, length: record.len() })
+        };
+        files.iter().rev().find_map(spot)
     };
     records.iter().filter_map(|(_, record)| find(record)).max()
 }
@@ -49,20 +49,21 @@ pub enum Byte {
 }
 
 impl Spot {
-    /// Flips a bit.
-    pub fn flip(&self, byte: Byte) {
+    /// Flips a bit in the store's directory.
+    pub fn flip(&self, directory: &Path, byte: Byte) {
         let offset = match byte {
             Byte::Version => 0,
             Byte::Sealed => self.length - 20,
         };
-        let mut bytes = fs::read(&self.file).unwrap();
+        let path = directory.join("journal").join(&self.file);
+        let mut bytes = fs::read(&path).unwrap();
         bytes[self.at + offset] ^= 4;
-        fs::write(&self.file, bytes).unwrap();
+        fs::write(&path, bytes).unwrap();
     }
 
     /// Ends the file before the record.
-    pub fn cut(&self) {
-        let file = fs::OpenOptions::new().write(true).open(&self.file).unwrap();
+    pub fn cut(&self, directory: &Path) {
+        let file = fs::OpenOptions::new().write(true).open(directory.join("journal").join(&self.file)).unwrap();
         file.set_len(self.at as u64).unwrap();
     }
 }

@@ -36,7 +36,7 @@ use std::{
 
 use tokio::sync::{oneshot, watch};
 
-pub use self::records::{Each, Reader, Records, Txn};
+pub use self::records::{Each, Readable, Reader, Records, Txn};
 use self::{
     blobs::{BlobError, Blobs},
     data_keys::DataKey,

@@ -24,6 +24,32 @@ const MAX_INLINE_BYTES: usize = 7 << 10;
 /// A key and its value, or why that does not open.
 pub type Each<K, V> = (K, Result<V, StoreError>);
 
+/// What reading one record gives.
+pub trait Readable<V> {
+    /// A record that does not open counts as none, and the store names it: right where what it said is made anew, or
+    /// where nothing is done without it.
+    fn readable(self) -> Result<Option<V>, StoreError>;
+
+    /// Whether there is a record, damaged or not.
+    fn exists(self) -> Result<bool, StoreError>;
+}
+
+impl<V> Readable<V> for Result<Option<V>, StoreError> {
+    fn readable(self) -> Result<Option<V>, StoreError> {
+        match self {
+            Err(error) if error.is_of_one_record() => Ok(None),
+            read => read,
+        }
+    }
+
+    fn exists(self) -> Result<bool, StoreError> {
+        match self {
+            Err(error) if error.is_of_one_record() => Ok(true),
+            read => Ok(read?.is_some()),
+        }
+    }
+}
+
 /// Raw keys with their sealed records.
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -44,7 +70,9 @@ pub trait Records {
         self.raw_get(&raw)?.map_or(Ok(None), |record| self.open_current(table, &raw, record))
     }
 
-    /// Records whose key begins with `prefix`, in `direction`, after the key `after` where given.
+    /// Records whose key begins with `prefix`, in `direction`, after the key `after` where given: the first `limit` that
+    /// open. What does not open is left out, since one damaged record must not hold up what the others are read for;
+    /// the store names it. Where a record that is left out would do harm, [`Records::list_each`] is for.
     fn list<K: Key, V: DeserializeOwned>(
         &self,
         table: &Table<K, V>,
@@ -53,11 +81,27 @@ pub trait Records {
         after: Option<&K>,
         limit: usize,
     ) -> Result<Vec<(K, V)>, StoreError> {
-        let all = self.list_each(table, prefix, direction, after, limit)?;
-        all.into_iter().map(|(key, value)| Ok((key, value?))).collect()
+        let (mut found, mut last) = (Vec::new(), None);
+        while found.len() < limit {
+            let wanted = limit - found.len();
+            let page = self.list_each(table, prefix, direction, last.as_ref().or(after), wanted)?;
+            let is_end = page.len() < wanted;
+            last = page.last().map(|(key, _)| raw_key(table, key)).and_then(|raw| table.key_of(&raw));
+            for (key, value) in page {
+                match value {
+                    Ok(value) => found.push((key, value)),
+                    Err(error) if error.is_of_one_record() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if is_end {
+                break;
+            }
+        }
+        Ok(found)
     }
 
-    /// Like [`Records::list`], but a record that does not open leaves the others readable.
+    /// Each record like [`Records::list`], and for one that does not open why.
     fn list_each<K: Key, V: DeserializeOwned>(
         &self,
         table: &Table<K, V>,

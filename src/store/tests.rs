@@ -222,8 +222,8 @@ async fn a_damaged_record_is_named_whichever_of_its_bytes_it_is() {
         put(&store, 2, "lost").await;
         let spot = damage::newest_record(&store, 200).await.unwrap();
         match how {
-            Some(byte) => spot.flip(byte),
-            None => spot.cut(),
+            Some(byte) => spot.flip(dir.path(), byte),
+            None => spot.cut(dir.path()),
         }
         let got = store.read::<_, StoreError>(|r| r.get(&NUMBERS, &2)).await;
         assert!(got.as_ref().is_err_and(StoreError::is_of_one_record), "{how:?}: {got:?}");
