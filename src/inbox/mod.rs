@@ -206,8 +206,9 @@ impl Inbox {
         let inbox = Self { shared: Arc::new(shared) };
         inbox.watch_clock().await?;
         inbox.remake(damaged).await;
-        let damaged = inbox.note_findings().await?;
-        inbox.reconcile_outbox(damaged).await?;
+        // First what may be sent twice, then what says that this was seen to: the process may end in between.
+        inbox.reconcile_outbox(inbox.has_lost_something().await?).await?;
+        inbox.note_findings().await?;
         // A disk that is full must not keep the inbox closed; the coming night tries again.
         if let Err(error) = inbox.finish_shredding().await {
             tracing::error!(%error, "keys of shredded messages could not be overwritten yet");

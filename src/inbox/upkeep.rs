@@ -1,6 +1,6 @@
 //! What the program remembers about itself.
 
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 
 use super::{Inbox, InboxError};
 use crate::{
@@ -16,38 +16,45 @@ use crate::{
     },
 };
 
+/// What of these findings no run has noted.
+fn new_to(records: &impl Records, found: StoreFindings) -> Result<StoreFindings, StoreError> {
+    let known = records.list(&schema::REPAIRS, &(), Direction::Ascending, None, usize::MAX)?;
+    let is_known = |damage: &StoreDamage| {
+        known.iter().any(|(_, repair)| repair.damage.iter().any(|other| other.is_same_place(damage)))
+    };
+    let damage = found.damage.iter().filter(|damage| !is_known(damage)).cloned().collect();
+    Ok(StoreFindings { damage, ..found })
+}
+
 impl Inbox {
     /// What the store repaired and what it lost, at this start and since.
     pub fn store_findings(&self) -> StoreFindings {
         self.shared.store.findings()
     }
 
-    /// Keeps what the store has found since it was last noted, so that staff and the next start know. Gives whether
-    /// there is damage that was not known.
-    pub async fn note_findings(&self) -> Result<bool, InboxError> {
+    /// Whether a send may have been forgotten since the last start: there is damage that nobody knew of, or the index
+    /// was built anew from a journal that is damaged, wherever that was found before.
+    pub(super) async fn has_lost_something(&self) -> Result<bool, StoreError> {
         let found = self.store_findings();
-        let noted =
-            std::mem::replace(&mut *self.shared.noted.lock().unwrap_or_else(PoisonError::into_inner), found.clone());
-        if noted == found {
-            return Ok(false);
+        if found.rebuilt.is_some() && !found.damage.is_empty() {
+            return Ok(true);
         }
-        let new = self
-            .shared
-            .store
-            .read::<_, StoreError>(move |reader| {
-                let known = reader.list(&schema::REPAIRS, &(), Direction::Ascending, None, usize::MAX)?;
-                let is_known = |damage: &StoreDamage| {
-                    known.iter().any(|(_, repair)| repair.damage.iter().any(|other| other.is_same_place(damage)))
-                };
-                let damage = found.damage.iter().filter(|damage| !is_known(damage)).cloned().collect();
-                Ok(StoreFindings { damage, ..found })
-            })
-            .await?;
-        if new.is_empty() {
-            return Ok(false);
+        self.shared.store.read::<_, StoreError>(move |r| Ok(!new_to(r, found)?.damage.is_empty())).await
+    }
+
+    /// Keeps what the store has found since it was last noted, so that staff and the next start know.
+    pub async fn note_findings(&self) -> Result<(), InboxError> {
+        let found = self.store_findings();
+        if *self.noted() == found {
+            return Ok(());
         }
-        let damaged = !new.damage.is_empty();
+        let noting = found.clone();
         self.change(move |desk| {
+            let new = new_to(&*desk.txn, noting.clone())?;
+            if new.is_empty() {
+                return Ok(());
+            }
+            let damaged = !new.damage.is_empty();
             let outcome = if damaged { Outcome::Failed } else { Outcome::Done };
             let messages = new.damage.iter().flat_map(|damage| damage.messages.iter().map(|message| message.0));
             let objects: Vec<u128> = messages.collect();
@@ -55,7 +62,13 @@ impl Inbox {
             Ok(desk.audit(Actor::Daemon, Action::Repaired, objects, outcome)?)
         })
         .await?;
-        Ok(damaged)
+        // Not before it is durable: on a full disk it is noted later.
+        *self.noted() = found;
+        Ok(())
+    }
+
+    fn noted(&self) -> MutexGuard<'_, StoreFindings> {
+        self.shared.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Frees space that the store does not need any more, a little at a time. Gives whether there is more to free.

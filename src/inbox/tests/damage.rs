@@ -1,6 +1,10 @@
 //! One damaged record stays one: the inbox opens, what else there is can be read, and new messages arrive.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+};
 
 use super::*;
 use crate::{
@@ -11,6 +15,7 @@ use crate::{
     },
     store::{
         damage::{self, Byte, Spot},
+        engine::{Batch, Damage, Engine, EngineError, Findings, Range, Sequence, Touched, Versioned, memory::Memory},
         schema::Draft,
     },
 };
@@ -253,6 +258,94 @@ async fn one_damaged_record_of_any_table_stops_nothing() {
         }
     }
     println!("{trials} damaged records: each start worked");
+}
+
+impl Desk {
+    /// The process ends, and its index is lost.
+    async fn lose_index(&mut self) {
+        let spare = scratch();
+        let other = open(spare.path(), &self.kek, &self.clock, &self.practice).await;
+        std::mem::replace(&mut self.inbox, other).close().await;
+        fs::remove_dir_all(self.dir.path().join("index")).unwrap();
+        self.inbox = open(self.dir.path(), &self.kek, &self.clock, &self.practice).await;
+    }
+
+    async fn damage_session(&self) {
+        let staff = self.inbox.staff().await.unwrap().remove(0);
+        let session = self.inbox.begin_session(&staff, None).await.unwrap().secret;
+        let spot = damage::newest_record(&self.inbox.shared.store, 27).await.unwrap();
+        spot.flip(self.dir.path(), Byte::Sealed);
+        assert!(self.inbox.check_session(&session, false, None).await.unwrap().is_none());
+        assert!(self.inbox.store_findings().lost().is_some());
+    }
+}
+
+/// What waits to be sent when the index is built anew from a journal that is damaged may have left before, even where
+/// the damage was known: staff decide.
+#[tokio::test]
+async fn nothing_is_sent_by_itself_from_an_index_that_was_built_from_a_damaged_journal() {
+    let mut desk = Desk::start().await;
+    let asked = desk.text(ANA, "what time?").await;
+    desk.damage_session().await;
+    desk.inbox.note_findings().await.unwrap();
+    let reply = desk.reply(&desk.front, asked.conversation, "sms", "at nine").await;
+    desk.crash().await;
+    assert_eq!(desk.state(reply).await, "queued", "the damage was known");
+    desk.lose_index().await;
+    assert_eq!(desk.state(reply).await, "unconfirmed");
+    assert_eq!(desk.counts(&desk.front).await.failed_sends, 1);
+    desk.check().await;
+}
+
+/// An engine that has found damage, on a disk that is full for a while.
+#[derive(Default)]
+struct Full {
+    engine: Memory,
+    is_full: AtomicBool,
+    has_damage: AtomicBool,
+}
+
+impl Engine for Full {
+    fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
+        self.engine.get(key)
+    }
+    fn scan(&self, range: Range, direction: Direction, limit: usize) -> Result<Vec<(Vec<u8>, Versioned)>, EngineError> {
+        self.engine.scan(range, direction, limit)
+    }
+    fn commit(&self, batches: &[Batch]) -> Result<Sequence, EngineError> {
+        if self.is_full.load(SeqCst) {
+            return Err(EngineError::NoSpace { path: "journal".into() });
+        }
+        self.engine.commit(batches)
+    }
+    fn last(&self) -> Sequence {
+        self.engine.last()
+    }
+    fn changes(&self, after: Sequence, limit: usize) -> Result<Vec<Touched>, EngineError> {
+        self.engine.changes(after, limit)
+    }
+    fn findings(&self) -> Findings {
+        let damage = Damage { file: "journal".into(), what: "torn".into(), commits: 1..=1, keys: Vec::new() };
+        let damage = if self.has_damage.load(SeqCst) { vec![damage] } else { Vec::new() };
+        Findings { damage, ..Findings::default() }
+    }
+}
+
+/// What is found while the disk is full is noted once there is room, and once only.
+#[tokio::test]
+async fn what_is_found_on_a_full_disk_is_noted_later() {
+    let (dir, engine, clock) = (scratch(), std::sync::Arc::new(Full::default()), Clock::manual(START));
+    let store = Store::over(engine.clone(), dir.path(), clock.clone());
+    let inbox = Inbox::open(store, clock, practice()).await.unwrap();
+    engine.has_damage.store(true, SeqCst);
+    engine.is_full.store(true, SeqCst);
+    assert!(matches!(inbox.note_findings().await, Err(InboxError::NoRoom)));
+    engine.is_full.store(false, SeqCst);
+    for _ in 0..3 {
+        inbox.note_findings().await.unwrap();
+        let count = inbox.examine(Vec::new()).await.unwrap().repair.clone().unwrap().count;
+        assert_eq!(count, 1);
+    }
 }
 
 /// The end of the audit chain is gone with a commit: no event before it is written over.
