@@ -313,10 +313,15 @@ const DIRECTORIES_A_NIGHT: usize = 9;
 
 impl Inbox {
     /// Checks every data key: what one copy lost is restored from the other, and [`Inbox::store_findings`] names the
-    /// messages whose key both lost. Removes files that nobody names. Gives how many records and files that were.
+    /// messages whose key both lost. Removes files that nobody names, where nothing was ever damaged. Gives how many
+    /// records and files that were.
     pub async fn check_keys(&self) -> Result<(usize, usize), InboxError> {
         let damaged = self.shared.store.check_keys().await?;
         self.note_findings().await?;
+        // Damage may have taken the record by which a file is known, and a clock that jumped makes every file look old.
+        if self.was_ever_damaged().await? || !self.may_delete_by_age() {
+            return Ok((damaged, 0));
+        }
         let swept = self.shared.store.sweep_blobs(self.clock().now().plus_ms(-SWEEP_AFTER_MS)).await?;
         Ok((damaged, swept))
     }

@@ -10,7 +10,7 @@ use crate::{
         line::LineId,
     },
     store::{
-        Readable, Records, StoreError,
+        Readable, Reader, Records, StoreError,
         engine::Direction,
         schema::{self, PinTried},
     },
@@ -40,6 +40,14 @@ impl Inbox {
             return Ok(true);
         }
         self.shared.store.read::<_, StoreError>(move |r| Ok(!new_to(r, found)?.damage.is_empty())).await
+    }
+
+    /// Whether damage was ever found. What is missing since is not known.
+    pub(super) async fn was_ever_damaged(&self) -> Result<bool, StoreError> {
+        let is_damaged = |repair: Result<StoreFindings, StoreError>| repair.is_ok_and(|r| r.damage.is_empty());
+        let repairs = |r: &Reader<'_>| r.list_each(&schema::REPAIRS, &(), Direction::Ascending, None, usize::MAX);
+        let noted = self.shared.store.read::<_, StoreError>(repairs).await?;
+        Ok(!self.store_findings().damage.is_empty() || !noted.into_iter().all(|(_, repair)| is_damaged(repair)))
     }
 
     /// Keeps what the store has found since it was last noted, so that staff and the next start know.

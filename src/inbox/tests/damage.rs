@@ -278,6 +278,21 @@ impl Desk {
         assert!(self.inbox.check_session(&session, false, None).await.unwrap().is_none());
         assert!(self.inbox.store_findings().lost().is_some());
     }
+
+    /// Takes away the record by which a file is known, as a lost commit does; gives whether a night removes the file.
+    async fn sweeps(&self, filed: Filed, wait: impl FnOnce(&Self)) -> bool {
+        let message = self.message(filed.message).await;
+        let content = message.contents().next().unwrap().clone();
+        let blob = content.blob().unwrap();
+        let forget = move |txn: &mut crate::store::Txn<'_>| {
+            txn.delete(&schema::BLOBS, &blob);
+            Ok(())
+        };
+        self.inbox.shared.store.write::<_, StoreError>(forget).await.unwrap();
+        wait(self);
+        self.inbox.check_keys().await.unwrap();
+        self.inbox.content(content, 0..10).await.is_err()
+    }
 }
 
 /// What waits to be sent when the index is built anew from a journal that is damaged may have left before, even where
@@ -295,6 +310,25 @@ async fn nothing_is_sent_by_itself_from_an_index_that_was_built_from_a_damaged_j
     assert_eq!(desk.state(reply).await, "unconfirmed");
     assert_eq!(desk.counts(&desk.front).await.failed_sends, 1);
     desk.check().await;
+}
+
+/// No file goes because nobody names it where a damaged place may have named it, or where the clock may be wrong.
+#[tokio::test]
+async fn no_file_is_swept_after_damage_or_by_a_doubtful_clock() {
+    let desk = Desk::start().await;
+    let call = desk.voicemail(ANA, "77-1").await;
+    assert!(!desk.sweeps(call, |desk| desk.clock.set(desk.now().plus_ms(3_652 * DAY))).await, "the clock jumped");
+
+    let mut desk = Desk::start().await;
+    let call = desk.voicemail(ANA, "77-1").await;
+    desk.damage_session().await;
+    desk.inbox.note_findings().await.unwrap();
+    desk.crash().await;
+    assert!(!desk.sweeps(call, |desk| desk.pass(2 * DAY)).await, "something was lost");
+
+    let desk = Desk::start().await;
+    let call = desk.voicemail(ANA, "77-1").await;
+    assert!(desk.sweeps(call, |desk| desk.pass(2 * DAY)).await, "otherwise it does");
 }
 
 /// An engine that has found damage, on a disk that is full for a while.
