@@ -5,7 +5,7 @@
  * A step is a write to the journal, a sync or a rename in the state directory, a write to a terminal, or the first send
  * to one of the peers' ports since something was heard from there. One lock is held over each step, so the trail has
  * the true order. FRONTDESK_STEPS_CONTROL names a file with the number of steps to go in ten digits; zero means for
- * ever.
+ * ever. Where a word follows, counting begins with the first step that has it in what it is about.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -22,6 +22,9 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+/* Of the word in the control file, filled up with zeros. */
+enum { WORD_BYTES = 16 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int control = -1, trail = -1;
@@ -44,9 +47,13 @@ static void note(const char *word, const char *what, const char *more) {
 }
 
 /* Whether this is the step to die at. The lock is held. */
-static int is_last(void) {
-  char digits[24] = "";
+static int is_last(const char *what) {
+  char digits[24] = "", first[WORD_BYTES + 1] = "";
   if (syscall(SYS_pread64, control, digits, 10, 0) != 10) return 0;
+  if (syscall(SYS_pread64, control, first, WORD_BYTES, 10) == WORD_BYTES && *first) {
+    if (!strstr(what, first)) return 0;
+    syscall(SYS_pwrite64, control, (char[WORD_BYTES]){0}, WORD_BYTES, 10);
+  }
   long left = atol(digits);
   if (left == 0) return 0;
   snprintf(digits, sizeof digits, "%010ld", left - 1);
@@ -98,7 +105,7 @@ static ssize_t say(int fd, const void *bytes, size_t count, long number, long a,
   if (!word || (word[0] == 'p' && __atomic_exchange_n(&has_spoken[fd], 1, __ATOMIC_SEQ_CST)))
     return syscall(number, fd, a, b, c, d, e);
   pthread_mutex_lock(&lock);
-  if (is_last()) die(word, what);
+  if (is_last(what)) die(word, what);
   ssize_t result = syscall(number, fd, a, b, c, d, e);
   int error = errno;
   note(word, what, "");
@@ -134,7 +141,7 @@ ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t offset) {
   char path[PATH_MAX];
   if (!strstr(path_of(fd, path), ".journal")) return syscall(SYS_pwrite64, fd, bytes, count, offset);
   pthread_mutex_lock(&lock);
-  if (is_last()) {
+  if (is_last(path)) {
     syscall(SYS_pwrite64, fd, bytes, count / 2, offset);
     die("write", path);
   }
@@ -151,7 +158,7 @@ static int make_durable(int fd, long number) {
   /* The index is no step: it can always be built again, and it syncs when it likes. */
   if (!is_in_state(path_of(fd, path)) || strstr(path, "/index")) return syscall(number, fd);
   pthread_mutex_lock(&lock);
-  if (is_last()) die("sync", path);
+  if (is_last(path)) die("sync", path);
   int result = syscall(number, fd);
   int error = errno;
   struct stat facts;
@@ -171,7 +178,7 @@ int fsync(int fd) { return make_durable(fd, SYS_fsync); }
 int rename(const char *old, const char *new) {
   if (!is_in_state(new) || strstr(new, "/index")) return syscall(SYS_rename, old, new);
   pthread_mutex_lock(&lock);
-  if (is_last()) die("rename", new);
+  if (is_last(new)) die("rename", new);
   const char *word = access(new, F_OK) == 0 ? "replace" : "rename";
   int result = syscall(SYS_rename, old, new);
   int error = errno;

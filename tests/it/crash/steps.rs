@@ -72,12 +72,22 @@ impl Steps {
 
     /// The process dies just before its `at`th step from now on.
     pub fn arm(&mut self, at: usize) {
+        self.arm_from("", at);
+    }
+
+    /// The same, counted from the first step on that has this word in what it is about, such as `AT+CMGS`.
+    pub fn arm_from(&mut self, word: &str, at: usize) {
         self.armed_at = self.length();
-        fs::write(&self.control, format!("{at:010}")).unwrap();
+        self.set(at, word);
     }
 
     pub fn disarm(&self) {
-        fs::write(&self.control, "0000000000").unwrap();
+        self.set(0, "");
+    }
+
+    fn set(&self, at: usize, word: &str) {
+        // The process keeps the file open: it is overwritten, not replaced.
+        fs::write(&self.control, format!("{at:010}{word:\0<16}")).unwrap();
     }
 
     /// How long the trail is, in bytes: it grows with every step.
