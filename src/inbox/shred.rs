@@ -225,12 +225,33 @@ fn bury(desk: &mut Desk<'_, '_>, id: MessageId, tombstone: Entry, remains: &mut 
             desk.txn.delete(&schema::TEXT_PARTS, &lookup);
         }
     }
-    remains.keys.extend(desk.txn.data_key_of(&schema::MESSAGES, &(home, id))?);
+    let key = desk.txn.data_key_of(&schema::MESSAGES, &(home, id))?;
+    if let (None, Some(key)) = (&message, key) {
+        check_key(desk, id, key)?;
+    }
+    remains.keys.extend(key);
     let (at, category) = message.map_or((id.made_at(), Category::Uncategorised), |m| (m.at, m.category));
     let stone = Message { id, conversation: home, at, category, entry: tombstone };
     desk.txn.put(&schema::MESSAGES, &(home, id), &stone)?;
     conversation.destroyed(id);
     Ok(desk.save_conversation(conversation)?)
+}
+
+/// Which key a damaged message is under is only what its record says: refuses one that something else is under.
+fn check_key(desk: &Desk<'_, '_>, id: MessageId, key: DataKey) -> Result<(), InboxError> {
+    let messages = desk.txn.said_to_be_under(&schema::MESSAGES, key)?;
+    let raws = desk.txn.said_to_be_under(&schema::RAWS, key)?;
+    let mut waits = false;
+    for raw in raws {
+        waits |= desk.txn.get(&schema::TO_FILE, &raw).exists()?;
+    }
+    if waits || messages.iter().any(|(_, other)| *other != id) {
+        return invalid(format!(
+            "Message {id} is damaged and names the key of another one, which would be destroyed with it. It cannot be \
+             read any more, but what it came as may still be there: bring the store back from a backup to destroy it."
+        ));
+    }
+    Ok(())
 }
 
 /// Refuses what is none, is gone already, or is still to leave.

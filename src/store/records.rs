@@ -21,6 +21,9 @@ use crate::{clock::Clock, model::ids::BlobId};
 /// files that it does not survive the loss of.
 const MAX_INLINE_BYTES: usize = 7 << 10;
 
+/// Records that are read at once where all of a table are looked at.
+const PAGE: usize = 1_000;
+
 /// A key and its value, or why that does not open.
 pub type Each<K, V> = (K, Result<V, StoreError>);
 
@@ -168,6 +171,19 @@ pub trait Records {
             Some(Header { under: Under::Data(key), .. }) => Ok(Some(key)),
             Some(Header { under: Under::Epoch(_), .. }) => Ok(None),
             None => Err(StoreError::Sealed { table: table.name, source: DoesNotOpen.into() }),
+        }
+    }
+
+    /// Keys of the records of a table that say that they are under a data key. Looks at all of them, and opens none: so
+    /// what a damaged record says is not proven.
+    fn said_to_be_under<K: Key, V>(&self, table: &Table<K, V>, data_key: DataKey) -> Result<Vec<K>, StoreError> {
+        let (mut range, mut found) = (prefix_range(&[table.number]), Vec::new());
+        loop {
+            let page = self.raw_scan(range.clone(), Direction::Ascending, PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(found) };
+            range.0 = Bound::Excluded(last.clone());
+            let says_so = |record: &[u8]| header_of(record).is_some_and(|header| header.under == Under::Data(data_key));
+            found.extend(page.iter().filter(|(_, record)| says_so(record)).filter_map(|(raw, _)| table.key_of(raw)));
         }
     }
 

@@ -82,7 +82,9 @@ async fn health_is_told_to_monitors_in_words_and_numbers() {
     let client = anybody();
     let get = async |path: &str| client.get(site.url(path)).send().await.unwrap();
     site.until("all to be well", async |site: &Site| {
-        client.get(site.url("/healthz")).send().await.unwrap().text().await.unwrap() == "ok"
+        let lines = site.get("/lines").await;
+        lines["lines"].as_array().unwrap().iter().all(|line| line["health"]["state"] == "up")
+            && client.get(site.url("/healthz")).send().await.unwrap().text().await.unwrap() == "ok"
     })
     .await;
     let metrics = get("/metrics").await;

@@ -298,6 +298,30 @@ async fn what_is_to_be_sent_or_gone_already_is_not_shredded() {
     desk.check().await;
 }
 
+/// A damaged message that names another one's key does not take that one with it; one that names its own is destroyed.
+#[tokio::test]
+async fn a_damaged_message_takes_no_other_with_it() {
+    let (desk, engine) = Desk::recorded().await;
+    let (one, other) = (desk.text(ANA, "one").await, desk.text(BEN, "other").await);
+    let record_of = |filed: &Filed| {
+        let versions = engine.versions.lock().unwrap();
+        let is_its = |key: &[u8]| schema::MESSAGES.key_of(key).is_some_and(|(_, id)| id == filed.message);
+        versions.iter().rev().find(|(key, _)| is_its(key)).unwrap().clone()
+    };
+    let ((key, right), (_, foreign)) = (record_of(&one), record_of(&other));
+    let put = |value: Vec<u8>| {
+        let change = crate::store::engine::Change { key: key.clone(), value: Some(value) };
+        engine.commit(&[Batch { preconditions: Vec::new(), changes: vec![change] }]).unwrap();
+    };
+    // Version, format and key number stand in front of the seal.
+    put([&foreign[..6], &right[6..]].concat());
+    assert!(desk.refused(&[one.message], "Asked for").await.contains("names the key of another one"));
+    assert_eq!(desk.timeline(&desk.front, other.conversation).await, ["other"]);
+    put([&right[..40], &[right[40] ^ 1], &right[41..]].concat());
+    desk.shred(&[one.message]).await;
+    assert_eq!(desk.timeline(&desk.front, other.conversation).await, ["other"]);
+}
+
 /// One message whose key is damaged on the disk is named, and takes neither list nor conversation nor filing with it.
 #[tokio::test]
 async fn a_damaged_key_costs_one_message_and_is_named() {
