@@ -58,8 +58,9 @@ use crate::{
     },
 };
 
-/// Content up to this size stands in the record that names it.
-const MAX_INLINE_CONTENT_BYTES: usize = 4 << 10;
+/// Content up to this size stands in the record that names it, packed and without a sync of its own. Nearly every mail
+/// without files is smaller.
+const MAX_INLINE_CONTENT_BYTES: usize = 8 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -17,9 +17,8 @@ use super::{
 };
 use crate::{clock::Clock, model::ids::BlobId};
 
-/// A packed value larger than this goes into a sealed file of its own: sled spills values of 16,000 bytes and more into
-/// files that it does not survive the loss of.
-const MAX_INLINE_BYTES: usize = 7 << 10;
+/// A packed value larger than this goes into a sealed file of its own: the journal's segments are read as a whole.
+const MAX_INLINE_BYTES: usize = 10 << 10;
 
 /// Records that are read at once where all of a table are looked at.
 const PAGE: usize = 1_000;

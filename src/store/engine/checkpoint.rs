@@ -17,7 +17,7 @@ use super::{
 };
 
 /// A snapshot replaces another one only if it is smaller by this part of it.
-const WORTH_WHILE: f64 = 0.1;
+const WORTH_WHILE: f64 = 0.25;
 
 impl Durable {
     /// Looks at one closed segment: the oldest that has no snapshot yet, else the one after the one looked at last.
