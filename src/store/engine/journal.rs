@@ -352,24 +352,29 @@ fn is_one_write(rest: &[u8], last: Sequence) -> bool {
 pub fn survey(segment: &Segment, bytes: &[u8], key: &hmac::Key, end: Sequence) -> (Vec<Frame>, Vec<Damage>) {
     let (mut frames, mut damage) = (Vec::new(), Vec::new());
     let (mut last, mut hole, mut is_whole) = (segment.header.first - 1, false, true);
+    // The last commit of what stands before its place.
+    let mut astray = 0;
     for piece in segment.scan(bytes, key) {
-        let Piece::Frame(frame) = piece else {
-            (hole, is_whole) = (true, false);
-            continue;
+        let frame = match piece {
+            Piece::Frame(frame) if frame.verified || frame.last <= end => frame,
+            // A frame that belongs into another segment: what stood here is not known.
+            Piece::Frame(Frame { span, .. }) | Piece::Gap(span) => {
+                (hole, is_whole) = (true, false);
+                astray = frame::last_begun(&bytes[span], last).unwrap_or(0).min(end).max(astray);
+                continue;
+            }
         };
-        // It belongs into another segment: what stood here is not known.
-        if !frame.verified && frame.last > end {
-            (hole, is_whole) = (true, false);
-            continue;
-        }
         // Snapshots leave out what is not current any more.
         if hole || (!segment.is_snapshot() && frame.first > last + 1) {
             damage.push(gap(segment, last + 1, frame.first - 1));
         }
+        if astray > frame.last {
+            damage.push(gap(segment, frame.last + 1, astray));
+        }
         if !frame.verified {
             damage.push(suspect(segment, &frame, bytes));
         }
-        (last, hole) = (frame.last, false);
+        (last, hole, astray) = (frame.last, false, 0);
         frames.push(frame);
     }
     // A snapshot that is whole may end early.
