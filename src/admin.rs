@@ -367,7 +367,9 @@ fn memory() -> Finding {
         _ if harden::dumps_core() => Finding::bad(format!("memory: a crash would write it to disk: {unit}")),
         Locked::Everything => Finding::good("memory: locked, so that none of it goes to swap, and no core dump"),
         _ if !may_swap => Finding::good("memory: no core dump, and this machine has no swap"),
-        Locked::Keys => Finding::bad(format!("memory: the keys stay out of swap, but texts may get there: {unit}")),
+        Locked::Keys => Finding::bad(format!(
+            "memory: the place where keys are kept stays out of swap, but copies of keys, and texts, may get there: {unit}"
+        )),
         Locked::Nothing => Finding::bad(format!("memory: keys and texts may get into swap: {unit}")),
     }
 }

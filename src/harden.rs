@@ -12,7 +12,8 @@ use rustix::{
 pub enum Locked {
     /// All of it.
     Everything,
-    /// The pages that hold keys: the limit on locked memory (`LimitMEMLOCK=`) allows no more.
+    /// The pages where secrets are kept: the limit on locked memory (`LimitMEMLOCK=`) allows no more. Keys that the AEAD
+    /// has made from them stand elsewhere.
     Keys,
     /// Not even those.
     Nothing,

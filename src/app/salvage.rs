@@ -51,6 +51,8 @@ pub enum SalvageError {
     Store(#[from] StoreError),
     #[error("nothing was typed")]
     NothingTyped(#[source] io::Error),
+    #[error("there is no store in {state}: see [store] in the configuration")]
+    NoStore { state: PathBuf, source: io::Error },
     #[error("{state} belongs to another user: run `runuser -u {owner} -- frontdesk salvage …`")]
     Foreign { state: PathBuf, owner: u32 },
     #[error("{path} exists: name a directory that does not, on a disk with room for everything")]
@@ -71,7 +73,7 @@ pub struct Salvaged {
 pub async fn run(config_path: &Path, to: &Path) -> Result<Salvaged, SalvageError> {
     let config = Config::load(config_path)?;
     let state = &config.store.directory;
-    let owner = fs::metadata(state).map_err(|source| SalvageError::Write { path: state.clone(), source })?.uid();
+    let owner = fs::metadata(state).map_err(|source| SalvageError::NoStore { state: state.clone(), source })?.uid();
     if owner != rustix::process::getuid().as_raw() {
         return Err(SalvageError::Foreign { state: state.clone(), owner });
     }

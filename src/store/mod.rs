@@ -90,7 +90,7 @@ pub enum StoreError {
          nothing, move it away"
     )]
     Emptied { path: PathBuf },
-    #[error("another process uses the store in {path}")]
+    #[error("another process uses the store in {path}: stop it first")]
     InUse { path: PathBuf },
     #[error("the store is closed")]
     Closed,

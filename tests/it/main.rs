@@ -12,6 +12,7 @@ mod layers;
 mod mail_faults;
 mod mail_peers;
 mod mail_sink;
+mod memory;
 mod modem_acceptance;
 mod package;
 mod sealed;

@@ -21,6 +21,7 @@ use frontdesk::{
     web::tls,
 };
 use reqwest::{Client, Method, StatusCode};
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -273,9 +274,18 @@ credential = "pbx"
 
     /// Asks it to stop as systemd does, and waits. Gives how it ended.
     pub fn stop(&mut self) -> ExitStatus {
+        self.end_by(Signal::TERM)
+    }
+
+    /// The daemon's process, where its wrapper becomes it.
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("the daemon runs").id()
+    }
+
+    /// Sends it a signal that ends it, and waits. Gives how it ended.
+    pub fn end_by(&mut self, signal: Signal) -> ExitStatus {
         let mut daemon = self.daemon.take().expect("the daemon runs");
-        let pid = rustix::process::Pid::from_child(&daemon);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(Pid::from_child(&daemon), signal).unwrap();
         // The peers go on meanwhile.
         tokio::task::block_in_place(|| daemon.wait()).unwrap()
     }
