@@ -36,6 +36,6 @@ bench: ## The tables of figures
 	cargo bench --locked
 	cargo bench --locked -p frontdesk-peers
 
-bench-full: ## The inbox with a million messages, too: an hour, 12 GB of disk
+bench-full: ## The inbox with a million messages, too: half an hour, 8 GB of disk
 	packaging/deps test
 	cargo bench --locked --bench inbox -- 10000 100000 1000000

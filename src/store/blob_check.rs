@@ -29,7 +29,7 @@ impl Store {
     /// Reads every blob in one of the 256 directories. [`Store::findings`] names those that are damaged, with the
     /// messages that they belong to; one that is whole again is not named any more. Gives how many are known by now.
     pub async fn check_blobs(&self, shard: u8) -> Result<usize, StoreError> {
-        self.read(move |reader| {
+        self.work(move |reader| {
             let mut bad: BTreeMap<BlobId, &'static str> = BTreeMap::new();
             for id in blobs_in(reader, shard)? {
                 if let Some(what) = wrong_with(reader, id)? {

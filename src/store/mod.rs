@@ -30,11 +30,12 @@ mod writer;
 use std::{
     collections::BTreeMap,
     fs, io,
+    num::NonZero,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, mpsc},
 };
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::records::{Each, Readable, Reader, Records, Txn};
 use self::{
@@ -194,6 +195,9 @@ pub struct Store {
     inner: Arc<Inner>,
     writer: mpsc::Sender<Order>,
     committed: watch::Receiver<Sequence>,
+    /// As many queries run at once as there are cores, in the order in which they were asked. More would only take turns
+    /// with each other, and all of them would be late.
+    turns: Arc<Semaphore>,
 }
 
 impl Store {
@@ -257,7 +261,8 @@ impl Store {
                 }
             })
             .expect("a thread can be started");
-        Self { inner, writer, committed }
+        let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
+        Self { inner, writer, committed, turns: Arc::new(Semaphore::new(cores)) }
     }
 
     /// Runs `use_case` on the writer and makes its changes durable, all or none; an error changes nothing. It may run
@@ -285,8 +290,22 @@ impl Store {
         outcome.map(|value| (value, sequence))
     }
 
-    /// Runs `query` on a blocking thread over durable state.
+    /// Runs a short `query` on a blocking thread over durable state.
     pub async fn read<T, E>(&self, query: impl FnOnce(&Reader<'_>) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let turn = self.turns.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        self.work(move |reader| {
+            let _turn = turn;
+            query(reader)
+        })
+        .await
+    }
+
+    /// The same for what takes long or waits for the disk: nobody waits for its end.
+    async fn work<T, E>(&self, query: impl FnOnce(&Reader<'_>) -> Result<T, E> + Send + 'static) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
@@ -300,7 +319,7 @@ impl Store {
 
     /// A key that nothing is sealed under yet, for a new message.
     pub async fn new_data_key(&self) -> Result<DataKey, StoreError> {
-        self.read(|reader| Ok(reader.inner().vault.data_keys.new_key().map_err(SealError::from)?)).await
+        self.work(|reader| Ok(reader.inner().vault.data_keys.new_key().map_err(SealError::from)?)).await
     }
 
     /// Makes bytes durable so that a record under the same key may name them. Whoever writes that record notes each blob
@@ -309,7 +328,7 @@ impl Store {
         if bytes.len() <= MAX_INLINE_CONTENT_BYTES {
             return Ok(Content::Inline(bytes));
         }
-        self.read(move |reader| {
+        self.work(move |reader| {
             let id = reader.inner().blobs.write(reader.inner().clock.now(), Some(key), &bytes)?;
             Ok(Content::Blob { id, bytes: bytes.len() as u64 })
         })
@@ -329,7 +348,7 @@ impl Store {
                 let end = (range.end as usize).min(bytes.len());
                 Ok(bytes[(range.start as usize).min(end)..end].to_vec())
             }
-            Content::Blob { id, .. } => self.read(move |reader| Ok(reader.inner().blobs.read_range(id, range)?)).await,
+            Content::Blob { id, .. } => self.work(move |reader| Ok(reader.inner().blobs.read_range(id, range)?)).await,
         }
     }
 
@@ -393,7 +412,7 @@ impl Store {
 
     /// What the parts of the store take on disk. Looks at every file: for now and then.
     pub async fn sizes(&self) -> Result<Sizes, StoreError> {
-        self.read(|reader| {
+        self.work(|reader| {
             let directory = reader.inner().space.directory();
             space::sizes(directory).map_err(|source| StoreError::Directory { path: directory.to_owned(), source })
         })

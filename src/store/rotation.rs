@@ -125,7 +125,7 @@ impl Store {
     /// The next records behind `cursor` that are under an epoch before `below`, or of which nobody can tell, and how far
     /// was looked; `None` there where nothing is left.
     async fn next_older(&self, below: u32, mut cursor: Vec<u8>) -> Result<(Vec<Vec<u8>>, Option<Vec<u8>>), StoreError> {
-        self.read(move |reader| {
+        self.work(move |reader| {
             loop {
                 let range = (Bound::Excluded(cursor), Bound::Unbounded);
                 let page = reader.raw_scan(range, Direction::Ascending, PAGE)?;

@@ -19,12 +19,12 @@ const PAGE: usize = 1_000;
 impl Store {
     /// Destroys data keys: on return nothing that is sealed under them opens.
     pub async fn shred_keys(&self, keys: Vec<DataKey>) -> Result<(), StoreError> {
-        self.read(move |reader| Ok(reader.inner().vault.data_keys.shred(&keys).map_err(SealError::from)?)).await
+        self.work(move |reader| Ok(reader.inner().vault.data_keys.shred(&keys).map_err(SealError::from)?)).await
     }
 
     /// Wraps all data keys anew, so that what a disk remembers of destroyed ones is worthless.
     pub async fn renew_slots(&self) -> Result<(), StoreError> {
-        self.read(|reader| Ok(reader.inner().vault.data_keys.renew().map_err(SealError::from)?)).await
+        self.work(|reader| Ok(reader.inner().vault.data_keys.renew().map_err(SealError::from)?)).await
     }
 
     /// Whether a renewal was cut off after it had begun.
@@ -35,7 +35,7 @@ impl Store {
     /// Checks all data keys and restores those that are damaged in one file. [`Store::findings`] names the records
     /// whose key is damaged in both; gives how many there are.
     pub async fn check_keys(&self) -> Result<usize, StoreError> {
-        self.read(move |reader| {
+        self.work(move |reader| {
             let damaged: BTreeSet<DataKey> =
                 reader.inner().vault.data_keys.check().map_err(SealError::from)?.into_iter().collect();
             let keys = if damaged.is_empty() { Vec::new() } else { under(reader, &damaged)? };
@@ -52,7 +52,7 @@ impl Store {
     /// Removes the files made before `limit` that no record names: a process ended between writing and naming them.
     /// Gives how many.
     pub async fn sweep_blobs(&self, limit: Timestamp) -> Result<usize, StoreError> {
-        self.read(move |reader| {
+        self.work(move |reader| {
             let blobs = &reader.inner().blobs;
             let made = blobs.made_before(limit).map_err(|source| blobs.cannot_list(source))?;
             let mut swept = 0;
