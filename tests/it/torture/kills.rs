@@ -23,13 +23,14 @@ const KILLS_PER_STORE: u64 = 250;
 /// Runs a process until it is killed: a while after it has begun (`true`), or after its first acknowledgement.
 fn one_life(job: &Job, witness: &mut Witness, early: bool, after: Duration) {
     let mut child = load::command(job).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let out = BufReader::new(child.stdout.take().unwrap());
+    let mut out = BufReader::new(child.stdout.take().unwrap());
     let (said, lines) = mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(move || {
             // A line that was cut off was never said.
-            for line in out.split(b'\n').map_while(Result::ok) {
-                let _ = said.send(String::from_utf8(line).unwrap());
+            let mut line = Vec::new();
+            while out.read_until(b'\n', &mut line).is_ok() && line.pop() == Some(b'\n') {
+                let _ = said.send(String::from_utf8(std::mem::take(&mut line)).unwrap());
             }
         });
         let mut end: Option<Instant> = None;
