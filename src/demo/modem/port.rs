@@ -48,11 +48,16 @@ impl Port {
         watched(master)
     }
 
+    /// Waits for bytes; 0 where the program has closed the terminal. If another one has opened it since, there is nothing
+    /// to read, but this watch goes on calling it ready for ever: only a fresh one knows better.
     async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let mut ready = self.0.readable().await?;
-            if let Ok(result) = ready.try_io(|master| Ok(rustix::io::read(master, &mut *buffer)?)) {
-                return result;
+            let was_closed = ready.ready().is_read_closed();
+            match ready.try_io(|master| Ok(rustix::io::read(master, &mut *buffer)?)) {
+                Ok(result) => return result,
+                Err(_) if was_closed => return Ok(0),
+                Err(_) => {}
             }
         }
     }
@@ -60,8 +65,11 @@ impl Port {
     async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let mut ready = self.0.writable().await?;
-            if let Ok(result) = ready.try_io(|master| Ok(rustix::io::write(master, bytes)?)) {
-                bytes = &bytes[result?..];
+            let was_closed = ready.ready().is_write_closed();
+            match ready.try_io(|master| Ok(rustix::io::write(master, bytes)?)) {
+                Ok(result) => bytes = &bytes[result?..],
+                Err(_) if was_closed => return Err(io::ErrorKind::BrokenPipe.into()),
+                Err(_) => {}
             }
         }
         Ok(())
@@ -163,5 +171,28 @@ async fn unplugged(shared: &Shared) {
             }
         }
         shared.changed.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program closes the port and another one opens it before anybody has looked: nobody turns in circles.
+    #[tokio::test]
+    async fn a_port_that_is_opened_again_at_once_is_watched_afresh() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("modem");
+        let port = Port::open(&link).unwrap();
+        let open = || std::fs::OpenOptions::new().read(true).write(true).open(&link).unwrap();
+        drop(open());
+        drop(port.0.readable().await.unwrap());
+        let mut program = open();
+        let mut buffer = [0; 16];
+        let read = tokio::time::timeout(Duration::from_secs(10), port.read(&mut buffer)).await;
+        assert_eq!(read.expect("it says so at once").unwrap(), 0);
+        let (port, _) = port.reopened(&mut buffer).await.unwrap();
+        std::io::Write::write_all(&mut program, b"AT\r").unwrap();
+        assert_eq!(port.read(&mut buffer).await.unwrap(), 3);
     }
 }
