@@ -82,7 +82,8 @@ pub async fn run(config_path: &Path, to: &Path) -> Result<Salvaged, SalvageError
     }
     let unlocked = match key::unlock(&config)? {
         Unlock::Open { unlocked, .. } => unlocked,
-        Unlock::Sealed { keyslots, .. } => {
+        Unlock::Sealed { keyslots, why } => {
+            eprintln!("frontdesk: {why}");
             let typed = terminal::ask_secret("Passphrase or recovery key of this store");
             keyslots.unlock_with_words(&typed.map_err(SalvageError::NothingTyped)?)?
         }
@@ -134,6 +135,9 @@ impl Salvage {
             files.map(|(number, content)| (format!("files/{id}-{number}"), content.clone())).collect()
         };
         self.table("messages", &schema::MESSAGES, files).await?;
+        // Whoever was told that it is written may pull the disk out.
+        let written = fs::File::open(&self.to).and_then(|directory| Ok(rustix::fs::syncfs(directory)?));
+        written.map_err(|source| SalvageError::Write { path: self.to.clone(), source })?;
         Ok(self.done)
     }
 

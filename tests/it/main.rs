@@ -15,6 +15,7 @@ mod mail_sink;
 mod memory;
 mod modem_acceptance;
 mod package;
+mod salvage;
 mod sealed;
 mod shredding;
 mod site;
