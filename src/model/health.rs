@@ -585,9 +585,9 @@ impl Report {
 /// What staff do while a line is down.
 pub fn until_then(line: &LineReport) -> &'static str {
     match line.channel {
-        Channel::Mail => "Until then, look for urgent mail at the mail provider.",
-        Channel::Sms => "Until then, call people instead of texting.",
-        Channel::Voicemail => "Until then, listen by telephone.",
+        Channel::Mail => "Until it works again, look for urgent mail at the mail provider.",
+        Channel::Sms => "Until it works again, call people instead of texting.",
+        Channel::Voicemail => "Until it works again, listen by telephone.",
     }
 }
 

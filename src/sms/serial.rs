@@ -18,7 +18,7 @@ const WRITE_BYTES: usize = 512;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Unplugged, or its driver is not loaded.
-    #[error("no serial port at {path}")]
+    #[error("no serial port at {path} (is the modem plugged in?)")]
     Missing { path: PathBuf },
     #[error("cannot open serial port {path}: is another program using it, and may this user?")]
     Refused { path: PathBuf, source: serialport::Error },

@@ -28,7 +28,7 @@ const HOLD: Duration = Duration::from_millis(200);
 
 /// The port is gone or refuses bytes.
 #[derive(Debug, thiserror::Error)]
-#[error("the modem's port is gone")]
+#[error("the modem's port is gone (is the modem plugged in?)")]
 pub struct PortLost(#[from] io::Error);
 
 /// Why a command has no answer.

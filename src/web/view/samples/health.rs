@@ -158,7 +158,7 @@ fn lines(is_well: bool) -> Vec<health::Line> {
             "front-sms",
             sms,
             Some("signal -71 dBm, 3 of 20 places used"),
-            "Until then, call people instead of texting.",
+            "Until it works again, call people instead of texting.",
         ),
         line(Channel::Voicemail, "Answering machine", "voicemail", State::Starting, None, ""),
     ]
