@@ -194,10 +194,7 @@ fn is_damage(error: &StoreError) -> bool {
 mod tests {
     use std::{
         path::Path,
-        sync::{
-            Arc, Mutex,
-            atomic::{AtomicI64, Ordering},
-        },
+        sync::{Arc, atomic::Ordering},
     };
 
     use super::*;
@@ -206,9 +203,7 @@ mod tests {
         model::time::Timestamp,
         store::{
             data_keys::DataKey,
-            engine::{
-                Batch, Damage, Engine, EngineError, Findings, Range, Sequence, Touched, Versioned, memory::Memory,
-            },
+            engine::{Batch, Damage, Engine, memory::Memory},
             table::Table,
         },
     };
@@ -216,49 +211,7 @@ mod tests {
     const NUMBERS: Table<u64, String> = Table::new(200, "numbers", 1);
     const COUNT: u64 = 300;
 
-    /// An engine whose process ends before one of its commits, and whose journal may be damaged.
-    struct Mortal {
-        engine: Memory,
-        left: AtomicI64,
-        findings: Mutex<Findings>,
-    }
-
-    impl Mortal {
-        fn new() -> Arc<Self> {
-            Arc::new(Self { engine: Memory::default(), left: AtomicI64::new(i64::MAX), findings: Mutex::default() })
-        }
-    }
-
-    impl Engine for Mortal {
-        fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
-            self.engine.get(key)
-        }
-        fn scan(
-            &self,
-            range: Range,
-            direction: Direction,
-            limit: usize,
-        ) -> Result<Vec<(Vec<u8>, Versioned)>, EngineError> {
-            self.engine.scan(range, direction, limit)
-        }
-        fn commit(&self, batches: &[Batch]) -> Result<Sequence, EngineError> {
-            if self.left.fetch_sub(1, Ordering::SeqCst) <= 0 {
-                return Err(EngineError::NotDurable { path: "mortal".into(), source: std::io::Error::other("ended") });
-            }
-            self.engine.commit(batches)
-        }
-        fn last(&self) -> Sequence {
-            self.engine.last()
-        }
-        fn changes(&self, after: Sequence, limit: usize) -> Result<Vec<Touched>, EngineError> {
-            self.engine.changes(after, limit)
-        }
-        fn findings(&self) -> Findings {
-            self.findings.lock().unwrap().clone()
-        }
-    }
-
-    fn open(engine: &Arc<Mortal>, directory: &Path) -> Store {
+    fn open(engine: &Arc<Memory>, directory: &Path) -> Store {
         Store::over(engine.clone(), directory, Clock::manual(Timestamp::default()))
     }
 
@@ -299,9 +252,9 @@ mod tests {
         let mut ends = 0;
         for lives in 0.. {
             let dir = tempfile::tempdir().unwrap();
-            let engine = Mortal::new();
+            let engine = Arc::<Memory>::default();
             fill(&open(&engine, dir.path())).await;
-            engine.left.store(lives, Ordering::SeqCst);
+            engine.commits_left.store(lives, Ordering::SeqCst);
             let store = open(&engine, dir.path());
             let outcome = match store.rotate().await {
                 Ok(_) => loop {
@@ -314,7 +267,7 @@ mod tests {
             };
             store.close().await;
             drop(store);
-            engine.left.store(i64::MAX, Ordering::SeqCst);
+            engine.commits_left.store(i64::MAX, Ordering::SeqCst);
             let store = open(&engine, dir.path());
             assert!(is_whole(&store).await, "ended before commit {lives}");
             ends += usize::from(outcome.is_err());
@@ -339,7 +292,7 @@ mod tests {
     #[tokio::test]
     async fn work_goes_on_and_old_records_open_no_more() {
         let dir = tempfile::tempdir().unwrap();
-        let engine = Mortal::new();
+        let engine = Arc::<Memory>::default();
         let store = open(&engine, dir.path());
         let key = fill(&store).await;
         let raw = [[200].as_slice(), &5_u64.to_be_bytes()].concat();
@@ -382,7 +335,7 @@ mod tests {
         // Flipped, cut, and empty: that is what the engine gives where the file that held it is missing or too short.
         for (kept, flip) in [(usize::MAX, 1), (3, 0), (0, 0)] {
             let dir = tempfile::tempdir().unwrap();
-            let engine = Mortal::new();
+            let engine = Arc::<Memory>::default();
             let store = open(&engine, dir.path());
             fill(&store).await;
             let good = engine.get(&raw).unwrap().unwrap().value;
@@ -409,16 +362,16 @@ mod tests {
     #[tokio::test]
     async fn old_keys_stay_while_the_journal_is_damaged() {
         let dir = tempfile::tempdir().unwrap();
-        let engine = Mortal::new();
+        let engine = Arc::<Memory>::default();
         let store = open(&engine, dir.path());
         fill(&store).await;
         let gap = Damage { file: "1.seg".into(), what: "a gap".into(), commits: 3..=4, keys: Vec::new() };
-        engine.findings.lock().unwrap().damage = vec![gap];
+        engine.damage.lock().unwrap().push(gap);
         store.rotate().await.unwrap();
         let ended = go_as_far_as_possible(&store).await;
         assert!(matches!(ended, Err(StoreError::KeptOldKeys { damaged: 1 })), "{ended:?}");
         assert!(store.inner.vault.keyring.with_epoch_of(1, |_| ()).is_some());
-        engine.findings.lock().unwrap().damage.clear();
+        engine.damage.lock().unwrap().clear();
         go_as_far_as_possible(&store).await.unwrap();
         assert!(!store.is_rotating() && is_whole(&store).await);
     }

@@ -141,9 +141,9 @@ async fn a_failed_store_refuses_all_further_writes() {
     let dir = tempfile::tempdir().unwrap();
     let engine = Arc::new(engine::memory::Memory::default());
     let store = Store::over(engine.clone(), dir.path(), Clock::manual(Timestamp::default()));
-    engine.refuse_commits.store(true, Ordering::SeqCst);
+    engine.commits_left.store(0, Ordering::SeqCst);
     assert!(store.write::<_, StoreError>(|txn| txn.put(&NUMBERS, &1, &"one".to_owned())).await.is_err());
-    engine.refuse_commits.store(false, Ordering::SeqCst);
+    engine.commits_left.store(i64::MAX, Ordering::SeqCst);
     let refused = store.write::<_, StoreError>(|txn| txn.put(&NUMBERS, &2, &"two".to_owned())).await;
     assert!(matches!(refused, Err(StoreError::Closed)));
     assert!(all(&store).await.is_empty());
@@ -193,7 +193,7 @@ async fn a_commit_that_is_not_durable_is_reported_and_seen() {
     let engine = Arc::new(engine::memory::Memory::default());
     let store = Store::over(engine.clone(), dir.path(), Clock::manual(Timestamp::default()));
     put(&store, 1, "one").await;
-    engine.refuse_commits.store(true, Ordering::SeqCst);
+    engine.commits_left.store(0, Ordering::SeqCst);
     let refused = store.write::<_, StoreError>(|txn| txn.put(&NUMBERS, &2, &"two".to_owned())).await;
     assert!(matches!(refused, Err(StoreError::Engine(EngineError::NotDurable { .. }))));
     assert!(*store.failed().borrow());

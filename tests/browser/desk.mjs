@@ -26,19 +26,20 @@ export function launch() {
 
 /** Somebody's place of work: a page with cookies of its own. */
 export class Desk {
-  static async at(browser) {
+  static async at(browser, expected) {
     const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport: { width: 1440, height: 900 } });
-    return new Desk(await context.newPage());
+    return new Desk(await context.newPage(), expected);
   }
 
-  constructor(page) {
+  /** What the console says and is `expected`, if anything is, is no complaint. */
+  constructor(page, expected = /^$/) {
     this.page = page;
     page.setDefaultTimeout(15_000);
     // A page that breaks its own content policy, or throws, is a defect even if it looks right.
     this.complaints = [];
     page.on("pageerror", (error) => this.complaints.push(`error: ${error.message}`));
     page.on("console", (message) => {
-      if (message.type() === "error") this.complaints.push(`console: ${message.text()}`);
+      if (message.type() === "error" && !expected.test(message.text())) this.complaints.push(`console: ${message.text()}`);
     });
   }
 
@@ -57,10 +58,12 @@ export class Desk {
     }
   }
 
-  async shoot(name) {
+  /** Pictures at every width; `look` is called once in each scheme. */
+  async shoot(name, look = async () => {}) {
     const { page } = this;
     for (const scheme of ["light", "dark"]) {
       await page.emulateMedia({ colorScheme: scheme, reducedMotion: "reduce" });
+      await look(scheme);
       for (const width of WIDTHS) {
         await page.setViewportSize({ width, height: 900 });
         await page.screenshot({ path: `${SHOTS}/${name}-${width}-${scheme}.png` });

@@ -405,6 +405,11 @@ impl Drop for Site {
 }
 
 /// A port that is free now. Another program may take it before the daemon does; then the test fails and says so.
+///
+/// Not one of those that the system gives to whoever connects somewhere (from 32,768 on): the daemon is ended and started
+/// again, and must find its port free each time.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let start = std::process::id() % 20_000;
+    let mut ports = (0..20_000).map(|n| (10_000 + (start + n * 37) % 20_000) as u16);
+    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port is free")
 }

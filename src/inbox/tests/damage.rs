@@ -1,10 +1,6 @@
 //! One damaged record stays one: the inbox opens, what else there is can be read, and new messages arrive.
 
-use std::{
-    fs,
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
-};
+use std::{fs, path::Path, sync::atomic::Ordering::SeqCst};
 
 use super::*;
 use crate::{
@@ -15,7 +11,7 @@ use crate::{
     },
     store::{
         damage::{self, Byte, Spot},
-        engine::{Batch, Damage, Engine, EngineError, Findings, Range, Sequence, Touched, Versioned, memory::Memory},
+        engine::{Damage, memory::Memory},
         schema::Draft,
     },
 };
@@ -331,47 +327,14 @@ async fn no_file_is_swept_after_damage_or_by_a_doubtful_clock() {
     assert!(desk.sweeps(call, |desk| desk.pass(2 * DAY)).await, "otherwise it does");
 }
 
-/// An engine that has found damage, on a disk that is full for a while.
-#[derive(Default)]
-struct Full {
-    engine: Memory,
-    is_full: AtomicBool,
-    has_damage: AtomicBool,
-}
-
-impl Engine for Full {
-    fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
-        self.engine.get(key)
-    }
-    fn scan(&self, range: Range, direction: Direction, limit: usize) -> Result<Vec<(Vec<u8>, Versioned)>, EngineError> {
-        self.engine.scan(range, direction, limit)
-    }
-    fn commit(&self, batches: &[Batch]) -> Result<Sequence, EngineError> {
-        if self.is_full.load(SeqCst) {
-            return Err(EngineError::NoSpace { path: "journal".into() });
-        }
-        self.engine.commit(batches)
-    }
-    fn last(&self) -> Sequence {
-        self.engine.last()
-    }
-    fn changes(&self, after: Sequence, limit: usize) -> Result<Vec<Touched>, EngineError> {
-        self.engine.changes(after, limit)
-    }
-    fn findings(&self) -> Findings {
-        let damage = Damage { file: "journal".into(), what: "torn".into(), commits: 1..=1, keys: Vec::new() };
-        let damage = if self.has_damage.load(SeqCst) { vec![damage] } else { Vec::new() };
-        Findings { damage, ..Findings::default() }
-    }
-}
-
 /// What is found while the disk is full is noted once there is room, and once only.
 #[tokio::test]
 async fn what_is_found_on_a_full_disk_is_noted_later() {
-    let (dir, engine, clock) = (scratch(), std::sync::Arc::new(Full::default()), Clock::manual(START));
+    let (dir, engine, clock) = (scratch(), std::sync::Arc::<Memory>::default(), Clock::manual(START));
     let store = Store::over(engine.clone(), dir.path(), clock.clone());
     let inbox = Inbox::open(store, clock, practice()).await.unwrap();
-    engine.has_damage.store(true, SeqCst);
+    let damage = Damage { file: "journal".into(), what: "torn".into(), commits: 1..=1, keys: Vec::new() };
+    engine.damage.lock().unwrap().push(damage);
     engine.is_full.store(true, SeqCst);
     assert!(matches!(inbox.note_findings().await, Err(InboxError::NoRoom)));
     engine.is_full.store(false, SeqCst);

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use super::*;
@@ -15,7 +15,7 @@ use crate::{
         parsed::{ParsedFile, Unreadable},
     },
     store::{
-        engine::{Batch, Engine, EngineError, Range, Sequence, Touched, Versioned, memory::Memory},
+        engine::{Batch, Engine, memory::Memory},
         schema::Draft,
     },
 };
@@ -23,39 +23,11 @@ use crate::{
 /// In everything that is to be shredded, and in nothing else.
 const WORD: &str = "Quittenbaumschatten";
 
-/// Keeps every version of every record that was ever committed, as a journal does.
-#[derive(Default)]
-struct Recorder {
-    engine: Memory,
-    versions: Mutex<Vec<(Vec<u8>, Vec<u8>)>>,
-}
-
-impl Engine for Recorder {
-    fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
-        self.engine.get(key)
-    }
-    fn scan(&self, range: Range, direction: Direction, limit: usize) -> Result<Vec<(Vec<u8>, Versioned)>, EngineError> {
-        self.engine.scan(range, direction, limit)
-    }
-    fn commit(&self, batches: &[Batch]) -> Result<Sequence, EngineError> {
-        let changes = batches.iter().flat_map(|batch| &batch.changes);
-        let versions = changes.filter_map(|change| Some((change.key.clone(), change.value.clone()?)));
-        self.versions.lock().unwrap().extend(versions);
-        self.engine.commit(batches)
-    }
-    fn last(&self) -> Sequence {
-        self.engine.last()
-    }
-    fn changes(&self, after: Sequence, limit: usize) -> Result<Vec<Touched>, EngineError> {
-        self.engine.changes(after, limit)
-    }
-}
-
 impl Desk {
     /// A practice whose store keeps every version of its records, with a way to look into them.
-    async fn recorded() -> (Self, Arc<Recorder>) {
+    async fn recorded() -> (Self, Arc<Memory>) {
         let mut desk = Self::start().await;
-        let (dir, engine) = (scratch(), Arc::new(Recorder::default()));
+        let (dir, engine) = (scratch(), Arc::<Memory>::default());
         let store = Store::over(engine.clone(), dir.path(), desk.clock.clone());
         let inbox = Inbox::open(store, desk.clock.clone(), desk.practice.clone()).await.unwrap();
         let hire = async |login, role| who(inbox.add_staff(CONSOLE, login, "Some Body", role).await.unwrap().0, role);
@@ -66,11 +38,11 @@ impl Desk {
     }
 
     /// How many versions of records say the word, by their table.
-    fn said(&self, engine: &Recorder) -> HashMap<u8, usize> {
+    fn said(&self, engine: &Memory) -> HashMap<u8, usize> {
         let mut said = HashMap::new();
         let store = &self.inbox.shared.store;
-        for (key, record) in engine.versions.lock().unwrap().iter() {
-            if store.plain_text(key, record).is_some_and(|plain| says(&plain)) {
+        for (key, record) in engine.versions() {
+            if store.plain_text(&key, &record).is_some_and(|plain| says(&plain)) {
                 *said.entry(key[0]).or_default() += 1;
             }
         }
@@ -304,9 +276,8 @@ async fn a_damaged_message_takes_no_other_with_it() {
     let (desk, engine) = Desk::recorded().await;
     let (one, other) = (desk.text(ANA, "one").await, desk.text(BEN, "other").await);
     let record_of = |filed: &Filed| {
-        let versions = engine.versions.lock().unwrap();
         let is_its = |key: &[u8]| schema::MESSAGES.key_of(key).is_some_and(|(_, id)| id == filed.message);
-        versions.iter().rev().find(|(key, _)| is_its(key)).unwrap().clone()
+        engine.versions().into_iter().rfind(|(key, _)| is_its(key)).unwrap()
     };
     let ((key, right), (_, foreign)) = (record_of(&one), record_of(&other));
     let put = |value: Vec<u8>| {

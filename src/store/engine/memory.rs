@@ -1,26 +1,52 @@
-//! An engine in memory, for tests of what stands above it. It fails on demand.
+//! An engine in memory, for tests of what stands above it. It fails on demand, and forgets nothing that was ever
+//! committed, as a journal does.
 
 use std::{
     collections::BTreeMap,
     sync::{
         Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
-use super::{Batch, Direction, Engine, EngineError, Precondition, Range, Sequence, Touched, Versioned};
+use super::{
+    Batch, Change, Damage, Direction, Engine, EngineError, Findings, Precondition, Range, Sequence, Touched, Versioned,
+};
 
 #[derive(Default)]
 struct State {
     records: BTreeMap<Vec<u8>, Versioned>,
-    log: Vec<Vec<Vec<u8>>>,
+    log: Vec<Vec<Change>>,
 }
 
-#[derive(Default)]
 pub struct Memory {
     state: Mutex<State>,
-    /// The next commits fail as a full disk would make them.
-    pub refuse_commits: AtomicBool,
+    /// Commits that succeed before the disk fails.
+    pub commits_left: AtomicI64,
+    /// No commit has room.
+    pub is_full: AtomicBool,
+    /// What it is to have found.
+    pub damage: Mutex<Vec<Damage>>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            commits_left: AtomicI64::new(i64::MAX),
+            is_full: AtomicBool::default(),
+            damage: Mutex::default(),
+        }
+    }
+}
+
+impl Memory {
+    /// Every key with every value that it ever had, oldest first.
+    pub fn versions(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let state = self.state.lock().unwrap();
+        let changes = state.log.iter().flatten();
+        changes.filter_map(|change| Some((change.key.clone(), change.value.clone()?))).collect()
+    }
 }
 
 impl Engine for Memory {
@@ -38,11 +64,12 @@ impl Engine for Memory {
     }
 
     fn commit(&self, batches: &[Batch]) -> Result<Sequence, EngineError> {
-        if self.refuse_commits.load(Ordering::SeqCst) {
-            return Err(EngineError::NotDurable {
-                path: "memory".into(),
-                source: std::io::Error::other("no space left on device"),
-            });
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(EngineError::NoSpace { path: "memory".into() });
+        }
+        if self.commits_left.fetch_sub(1, Ordering::SeqCst) <= 0 {
+            let source = std::io::Error::other("the disk failed");
+            return Err(EngineError::NotDurable { path: "memory".into(), source });
         }
         let mut state = self.state.lock().unwrap();
         let mut records = state.records.clone();
@@ -66,7 +93,7 @@ impl Engine for Memory {
                     None => records.remove(&change.key),
                 };
             }
-            log.push(batch.changes.iter().map(|change| change.key.clone()).collect());
+            log.push(batch.changes.clone());
         }
         state.records = records;
         state.log.extend(log);
@@ -85,7 +112,11 @@ impl Engine for Memory {
             .enumerate()
             .skip(after as usize)
             .take(limit)
-            .map(|(i, k)| (i as u64 + 1, k.clone()))
+            .map(|(i, changes)| (i as u64 + 1, changes.iter().map(|change| change.key.clone()).collect()))
             .collect())
+    }
+
+    fn findings(&self) -> Findings {
+        Findings { damage: self.damage.lock().unwrap().clone(), ..Findings::default() }
     }
 }
