@@ -6,7 +6,10 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -409,7 +412,10 @@ impl Drop for Site {
 /// Not one of those that the system gives to whoever connects somewhere (from 32,768 on): the daemon is ended and started
 /// again, and must find its port free each time.
 fn free_port() -> u16 {
+    /// Each is given once, also while nobody listens there yet.
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
     let start = std::process::id() % 20_000;
-    let mut ports = (0..20_000).map(|n| (10_000 + (start + n * 37) % 20_000) as u16);
+    let port = || 10_000 + ((start + GIVEN.fetch_add(37, Ordering::Relaxed)) % 20_000) as u16;
+    let mut ports = std::iter::repeat_with(port).take(20_000);
     ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port is free")
 }
