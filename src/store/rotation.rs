@@ -15,14 +15,13 @@
 //! older versions opens no more once the old epochs are gone. The key for look-ups does not rotate (see
 //! [`keyring`](super::keyring)).
 
-use std::{io, ops::Bound};
+use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     Records, Store, StoreError,
-    blobs::BlobError,
-    engine::{Direction, EngineError},
+    engine::Direction,
     records::is_left,
     schema,
     vault::SealError,
@@ -150,7 +149,9 @@ impl Store {
                     for raw in &batch {
                         match txn.reseal(raw, after.below) {
                             Ok(done) => after.resealed += u64::from(done),
-                            Err(error) if is_damage(&error) => after.damaged += 1,
+                            Err(error) if error.is_of_one_record() || matches!(error, StoreError::Shape { .. }) => {
+                                after.damaged += 1;
+                            }
                             Err(error) => return Err(error),
                         }
                         after.cursor.clone_from(raw);
@@ -176,17 +177,6 @@ impl Store {
             Ok(reader.inner().vault.keyring.finish_retirement().map_err(SealError::from)?)
         })
         .await
-    }
-}
-
-/// Whether a record is to blame, rather than the store as a whole.
-fn is_damage(error: &StoreError) -> bool {
-    match error {
-        StoreError::Sealed { .. } | StoreError::Shape { .. } => true,
-        StoreError::Engine(EngineError::Damaged { .. } | EngineError::Unreadable { .. }) => true,
-        StoreError::Blob(BlobError::Read { source, .. }) => source.kind() == io::ErrorKind::NotFound,
-        StoreError::Blob(BlobError::Damaged { .. } | BlobError::Key { .. }) => true,
-        _ => false,
     }
 }
 
