@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output, Stdio},
@@ -21,7 +20,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::site::{ADDRESS, Site};
+use crate::site::{ADDRESS, Site, free_port};
 
 /// EX_CONFIG of sysexits.h: systemd does not try again.
 const WRONG_CONFIG: i32 = 78;
@@ -48,7 +47,7 @@ fn fails(site: &Site, arguments: &[&str], code: i32, parts: &[&str]) {
 #[test]
 fn the_demo_starts_from_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let mut demo = Command::new(env!("CARGO_BIN_EXE_frontdesk"))
         .args(["demo", "--listen", &format!("127.0.0.1:{port}"), "--directory"])
         .arg(directory.path().join("demo"))

@@ -1,7 +1,6 @@
 //! Mail against the real Dovecot and the real Postfix (tests/peers): what staff see of them.
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -19,7 +18,7 @@ use frontdesk::{
     },
 };
 
-use crate::support_mail::*;
+use crate::{site::free_port, support_mail::*};
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)
@@ -28,12 +27,6 @@ fn script(name: &str) -> PathBuf {
 fn run(name: &str, arguments: &[&str]) {
     let output = Command::new(script(name)).args(arguments).output().expect("the peer's script can be run");
     assert!(output.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Ports that were free a moment ago.
-fn free_ports() -> [u16; 2] {
-    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 /// A Dovecot in a directory of its own, stopped when dropped.
@@ -48,7 +41,7 @@ impl Dovecot {
         run("dovecot", &["install"]);
         let directory = tempfile::tempdir().unwrap();
         let (certificate, key) = certificates.files(kind);
-        let [imaps, imap] = free_ports();
+        let [imaps, imap] = [(); 2].map(|()| free_port());
         let dovecot = Self { directory, imaps, imap };
         let (imaps, imap) = (imaps.to_string(), imap.to_string());
         run("dovecot", &["start", dovecot.path(), path(&certificate), path(&key), &imaps, &imap]);
@@ -105,7 +98,7 @@ impl Postfix {
         run("postfix", &["install"]);
         let directory = tempfile::tempdir().unwrap();
         let (certificate, key) = certificates.files(Kind::Good);
-        let [smtps, submission] = free_ports();
+        let [smtps, submission] = [(); 2].map(|()| free_port());
         let postfix = Self { directory, smtps, submission };
         let ports = [smtps, submission, sink].map(|port| port.to_string());
         let [certificate, key] = [path(&certificate), path(&key)];

@@ -411,7 +411,7 @@ impl Drop for Site {
 ///
 /// Not one of those that the system gives to whoever connects somewhere (from 32,768 on): the daemon is ended and started
 /// again, and must find its port free each time.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     /// Each is given once, also while nobody listens there yet.
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     let start = std::process::id() % 20_000;

@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 pub const USER: &str = "desk@practice.example";
 pub const PASSWORD: &str = "secret";
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Mail in these tests arrived at about this time.
 pub const NOW: Timestamp = Timestamp::from_seconds(1_763_400_600);
 
