@@ -12,7 +12,12 @@ use std::{
     ops::{Bound, RangeBounds},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
 };
 
 use rustix::io::Errno;
@@ -31,6 +36,10 @@ const MARK: &[u8] = &[0];
 const LOWEST: &[u8] = &[0, 0];
 /// The tree that holds how far the journal reached at the last commit, under this key.
 const SEEN: &str = "seen";
+
+/// After some failed writes sled waits for ever: for bytes that nobody writes any more, or for whoever waits for them. A
+/// disk that needs longer than this for what the index writes at once does not do its work either.
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Commits up to `sequence`, whose frame has the mac `chain`, with the places that values have after `checkpoint`
 /// snapshots.
@@ -71,6 +80,8 @@ pub struct Index {
     file: fs::File,
     /// Whoever changes blocks reads them first.
     writing: Mutex<()>,
+    /// Once sled did not end writing.
+    is_stuck: AtomicBool,
 }
 
 /// Runs a call of sled, which panics on some damage instead of giving an error.
@@ -129,7 +140,7 @@ impl Index {
         fs::File::open(directory.join("conf")).and_then(|conf| conf.sync_all()).map_err(failed)?;
         sync_directory(directory)?;
         let seen = guarded(|| db.open_tree(SEEN))?;
-        Ok(Self { db, seen, file, writing: Mutex::default() })
+        Ok(Self { db, seen, file, writing: Mutex::default(), is_stuck: AtomicBool::new(false) })
     }
 
     /// What the index holds.
@@ -247,9 +258,46 @@ impl Index {
         guarded(|| self.db.apply_batch(batch))
     }
 
+    /// Waits for sled's writes, but not for ever.
+    fn flush(&self) -> Result<(), EngineError> {
+        let stuck = || EngineError::Index { what: "it does not end writing".to_owned() };
+        if self.is_stuck.load(Ordering::Relaxed) {
+            return Err(stuck());
+        }
+        let (done, flushed) = mpsc::channel();
+        let db = self.db.clone();
+        // One that sled never lets go keeps its handle, so that closing does not wait for sled either.
+        #[expect(clippy::disallowed_methods, reason = "a thread may be lost in sled, and is then left alone")]
+        std::thread::Builder::new()
+            .name("index-flush".into())
+            .spawn(move || {
+                let ended = guarded(|| db.flush());
+                // Whoever waits may be about to give the directory free.
+                drop(db);
+                let _ = done.send(ended);
+            })
+            .map_err(|source| EngineError::NoIndex { source })?;
+        match flushed.recv_timeout(DEADLINE) {
+            Ok(flushed) => flushed.map(drop),
+            Err(_) => {
+                self.is_stuck.store(true, Ordering::Relaxed);
+                Err(stuck())
+            }
+        }
+    }
+
     /// Makes everything so far durable.
     pub fn sync(&self) -> Result<(), EngineError> {
-        guarded(|| self.db.flush())?;
+        self.flush()?;
         self.file.sync_data().map_err(|error| EngineError::Index { what: error.to_string() })
+    }
+}
+
+impl Drop for Index {
+    /// sled waits for its last writes when its last handle goes.
+    fn drop(&mut self) {
+        if let Err(error) = self.flush() {
+            tracing::warn!(%error, "the index was not closed in order");
+        }
     }
 }

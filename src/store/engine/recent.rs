@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     Direction, EngineError, Range, Sequence,
-    index::{Entry, Index, Mark},
+    index::{DEADLINE, Entry, Index, Mark},
 };
 
 /// Commits wait when so many times the usual changes have come before the last ones were taken over.
@@ -36,6 +36,8 @@ struct Task {
     mark: Option<Mark>,
     stop: bool,
     failed: Option<String>,
+    /// The writer does nothing more.
+    ended: bool,
 }
 
 struct Shared {
@@ -159,23 +161,37 @@ impl Recent {
 
     /// Brings the index up to date: at the end, so that the next start has nothing to read again.
     pub fn finish(&mut self, tip: (Sequence, super::frame::Mac)) {
-        let Some(writer) = self.writer.take() else { return };
-        {
-            let mut task = lock(&self.shared.task);
-            while task.mark.is_some() && task.failed.is_none() {
-                task = self.shared.changed.wait(task).unwrap_or_else(PoisonError::into_inner);
-            }
+        let busy = |task: &mut Task| task.mark.is_some() && task.failed.is_none();
+        let mut task = self.shared.wait_while(busy);
+        if !busy(&mut task) {
             self.shared.freeze();
             task.mark = Some(Mark { sequence: tip.0, chain: tip.1, checkpoint: 0 });
-            task.stop = true;
         }
+        drop(task);
+        self.end();
+    }
+
+    /// Waits for the writer's end. It ends by itself, also after a failure, which the next start finds; but sled may keep
+    /// it for ever, and then it is left alone, with its handle on sled.
+    fn end(&mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        lock(&self.shared.task).stop = true;
         self.shared.changed.notify_all();
-        // It ends by itself, also after a failure, which the next start finds.
-        let _ = writer.join();
+        if self.shared.wait_while(|task| !task.ended).ended {
+            let _ = writer.join();
+        } else {
+            tracing::warn!("the index is behind the journal, since it does not end writing");
+        }
     }
 }
 
 impl Shared {
+    /// Waits for the writer, but not for ever.
+    fn wait_while(&self, waits: impl FnMut(&mut Task) -> bool) -> MutexGuard<'_, Task> {
+        let waited = self.changed.wait_timeout_while(lock(&self.task), DEADLINE, waits);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
     fn freeze(&self) {
         let mut waiting = self.waiting.write().unwrap_or_else(PoisonError::into_inner);
         waiting.frozen = Some(Arc::new(std::mem::take(&mut waiting.fresh)));
@@ -194,10 +210,10 @@ impl Shared {
             let mut task = lock(&self.task);
             task.mark = None;
             let failed = taken_over.err();
-            let ends = stop || failed.is_some();
+            task.ended = stop || failed.is_some();
             task.failed = failed.map(|error| error.to_string());
             self.changed.notify_all();
-            if ends {
+            if task.ended {
                 return;
             }
         }
@@ -225,11 +241,7 @@ impl Shared {
 impl Drop for Recent {
     fn drop(&mut self) {
         // Not after a crash of the rest: what waits stands in the journal.
-        lock(&self.shared.task).stop = true;
-        self.shared.changed.notify_all();
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
-        }
+        self.end();
     }
 }
 

@@ -9,9 +9,13 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{
+    runtime::Runtime,
+    time::{Instant, timeout},
+};
 
 use super::{
     count,
@@ -24,6 +28,8 @@ use super::{
 pub const FAULTS: [&str; 6] = ["full", "full-for-good", "broken", "short", "short-full", "unsynced"];
 /// Of the one writer: enough for segments, snapshots and files of every size.
 const STEPS: u32 = 14;
+/// Longer than the store waits for its index.
+const LIFE: Duration = Duration::from_secs(300);
 
 /// The library that lets calls fail, and what it is told.
 pub struct Faults {
@@ -70,13 +76,16 @@ impl Faults {
 
 /// Runs one life in which a call fails, and hears what it says. Gives how it ended.
 fn one_life(
+    runtime: &Runtime,
     job: &Job,
     environment: &[(&'static str, OsString)],
     witness: &mut Witness,
 ) -> Result<&'static str, String> {
     let mut command = load::command(job);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
-    let output = command.output().unwrap();
+    // A call that fails may leave somebody waiting for it.
+    let ended = async { timeout(LIFE, tokio::process::Command::from(command).kill_on_drop(true).output()).await };
+    let output = runtime.block_on(ended).map_err(|_| format!("it does not end within {LIFE:?}"))?.unwrap();
     let (mut opened, mut refused, mut done) = (false, false, false);
     for line in str::from_utf8(&output.stdout).unwrap().lines() {
         opened |= line.starts_with("found ");
@@ -101,7 +110,7 @@ fn one_life(
 fn failing_calls_lose_nothing_that_was_acknowledged() {
     let (stride, seed) = (count("FRONTDESK_FAULT_STRIDE", 9), seed());
     let begun = Instant::now();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = Runtime::new().unwrap();
     let directory = scratch();
     let state = directory.path().join("store");
     let faults = Faults::build(directory.path(), &state);
@@ -118,7 +127,7 @@ fn failing_calls_lose_nothing_that_was_acknowledged() {
     };
     // Half of the trials begin with nothing, half with a store that has some history.
     let mut filled = Witness::new(seed);
-    one_life(&job(1, STEPS * 2), &[], &mut filled).unwrap();
+    one_life(&runtime, &job(1, STEPS * 2), &[], &mut filled).unwrap();
     let starts = [(Image::default(), Witness::new(seed)), (Image::read(&state), filled)];
     for fault in FAULTS {
         let (mut tried, mut outcomes) = (0, std::collections::BTreeMap::<_, u32>::new());
@@ -128,7 +137,7 @@ fn failing_calls_lose_nothing_that_was_acknowledged() {
             loop {
                 image.write(&state);
                 let mut witness = witness.clone();
-                let ended = one_life(&job(2, STEPS), &faults.environment(fault, at), &mut witness);
+                let ended = one_life(&runtime, &job(2, STEPS), &faults.environment(fault, at), &mut witness);
                 let hit = faults.hit();
                 let check = || -> Result<(), String> {
                     let outcome = ended?;
