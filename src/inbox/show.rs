@@ -22,6 +22,8 @@ use crate::{
     },
 };
 
+/// Other conversations of a contact that stand beside one.
+const MAX_OTHERS: usize = 10;
 /// Contacts that one look-up gives at most.
 const MAX_FOUND: usize = 200;
 /// Words of a query that are looked at, and contacts that share a word.
@@ -170,6 +172,30 @@ fn of_contacts(records: &impl Records, practice: &Practice, contacts: &[ContactI
     Ok(hits)
 }
 
+/// The newest other conversations of the same contact, the most recently active first.
+fn others(
+    records: &impl Records,
+    practice: &Practice,
+    who: &Who,
+    this: &Conversation,
+) -> Result<Vec<ListRow>, InboxError> {
+    let of_contact =
+        records.list(&schema::BY_CONTACT, &this.contact, Direction::Descending, None, MAX_OTHERS.saturating_add(1))?;
+    let ids = of_contact.into_iter().map(|((_, id), ())| id).filter(|id| *id != this.id).take(MAX_OTHERS);
+    let rows = ids.map(|id| list_row(records, practice, who, id)).filter_map(Result::transpose);
+    let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
+    rows.sort_by_key(|row| std::cmp::Reverse(row.conversation.last_activity));
+    Ok(rows)
+}
+
+/// The newest mail of the correspondent among what is shown.
+fn newest_mail(entries: &[Seen]) -> Option<&Message> {
+    entries.iter().rev().find_map(|entry| match entry {
+        Seen::Message(message) if work::is_mail_to_answer(message) => Some(message.as_ref()),
+        _ => None,
+    })
+}
+
 impl Inbox {
     /// How many conversations each view holds for this person.
     pub fn counts(&self, who: &Who) -> Counts {
@@ -308,7 +334,7 @@ impl Inbox {
             records.list_each(&schema::MESSAGES, &id, Direction::Descending, None, limit.saturating_add(1))?;
         let earlier = newest.len() > limit;
         newest.truncate(limit);
-        let entries = newest
+        let entries: Vec<Seen> = newest
             .into_iter()
             .rev()
             .filter_map(|((_, id), message)| {
@@ -329,27 +355,26 @@ impl Inbox {
                 }
             })
             .collect();
-        let others = of_contacts(records, practice, &[contact.id])?
-            .into_iter()
-            .filter(|cursor| cursor.id != id)
-            .take(10)
-            .map(|cursor| list_row(records, practice, who, cursor.id))
-            .filter_map(Result::transpose)
-            .collect::<Result<Vec<_>, _>>()?;
-        let ways = self.ways(records, who, &conversation, &contact)?;
+        let others = others(records, practice, who, &conversation)?;
+        let newest = match newest_mail(&entries) {
+            None if earlier => work::newest_mail(records, who, id)?,
+            found => found.cloned(),
+        };
+        let ways = self.ways(records, who, &conversation, &contact, newest.as_ref())?;
         let draft = records.get(&schema::DRAFTS, &(who.staff, id)).readable()?;
         let cursor = conversation.cursor(who.sees());
         let conversation = conversation.seen_by(who.sees());
         Ok(Timeline { conversation, contact, entries, earlier, ways, draft, cursor, others, sequence })
     }
 
-    /// The ways to answer, the one that the correspondent used last first.
+    /// The ways to answer, the one that the correspondent used last first. `newest` is their newest mail.
     fn ways(
         &self,
         records: &impl Records,
         who: &Who,
         conversation: &Conversation,
         contact: &Contact,
+        newest: Option<&Message>,
     ) -> Result<Vec<Way>, InboxError> {
         let practice = self.practice();
         let lines = |channel| {
@@ -366,10 +391,9 @@ impl Inbox {
             let to = Recipient { name: contact.name.clone(), address: Address::Phone(phone.clone()) };
             ways.push(Way::Text { lines: lines(Channel::Sms), to, opted_out });
         }
-        let newest = work::newest_mail(records, who, conversation.id)?;
-        let (to, cc) = work::mail_recipients(&contact.addresses, newest.as_ref(), |address| practice.is_own(address));
+        let (to, cc) = work::mail_recipients(&contact.addresses, newest, |address| practice.is_own(address));
         if let Some(to) = to.filter(|_| !lines(Channel::Mail).is_empty()) {
-            let inbound = newest.as_ref().and_then(Message::inbound);
+            let inbound = newest.and_then(Message::inbound);
             let mut from = lines(Channel::Mail);
             // Answers go out from the address that was written to.
             from.sort_by_key(|line| inbound.is_none_or(|inbound| inbound.line != *line));

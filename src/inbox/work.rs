@@ -491,13 +491,15 @@ pub(super) fn newest_mail(
     who: &Who,
     id: ConversationId,
 ) -> Result<Option<Message>, StoreError> {
-    newest(records, id, |message| {
-        who.sees().contains(message.category)
-            && message.inbound().is_some_and(|inbound| {
-                inbound.channel == Channel::Mail
-                    && inbound.automatic.is_none()
-                    && matches!(inbound.detail, InboundDetail::Mail { .. })
-            })
+    newest(records, id, |message| who.sees().contains(message.category) && is_mail_to_answer(message))
+}
+
+/// Whether it is a mail that somebody wrote.
+pub(super) fn is_mail_to_answer(message: &Message) -> bool {
+    message.inbound().is_some_and(|inbound| {
+        inbound.channel == Channel::Mail
+            && inbound.automatic.is_none()
+            && matches!(inbound.detail, InboundDetail::Mail { .. })
     })
 }
 

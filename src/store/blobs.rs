@@ -102,7 +102,7 @@ impl Blobs {
         let head = Zeroizing::new([secret.bytes().as_slice(), &(bytes.len() as u64).to_be_bytes()].concat());
         let record = self.vault.seal(place(&id.0.to_be_bytes()), key, false, &head);
         let record = record.map_err(|source| BlobError::Key { id, source })?;
-        let file_key = aead(&secret);
+        let file_key = aead(secret.bytes());
         let new = path.with_extension("new");
         let sealed = |file: File| {
             let mut file = io::BufWriter::with_capacity(256 << 10, file);
@@ -205,7 +205,7 @@ impl Blobs {
         if whole.and_then(|whole| whole.checked_add(start)) != Some(found) {
             return Err(damaged());
         }
-        Ok(Reader { id, file, key: aead(&Secret::copy_of(secret)), start, length })
+        Ok(Reader { id, file, key: aead(secret), start, length })
     }
 
     fn read_chunks(&self, mut reader: Reader, range: Range<u64>) -> Result<Vec<u8>, BlobError> {

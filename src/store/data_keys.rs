@@ -47,8 +47,7 @@ use zeroize::Zeroizing;
 use super::{
     keyring::Keyring,
     keys::KeyError,
-    seal::{aead, open_with, seal_with},
-    secret::Secret,
+    seal::{aead, open_with, random, seal_with},
 };
 
 const MAGIC: &[u8; 8] = b"FDKEYS01";
@@ -90,7 +89,7 @@ pub enum DataKeyError {
 
 /// What a slot holds, or why it does not open.
 enum Content {
-    Key(Secret),
+    Key(Zeroizing<[u8; 32]>),
     Destroyed,
     Damaged,
 }
@@ -310,12 +309,12 @@ impl DataKeys {
     }
 
     /// Seals a key, or with [`SHREDDED`] as `mark` the news that there is none, by the current wrapping key.
-    fn seal_slot(&self, slot: DataKey, secret: &Secret, mark: u32) -> Slot {
+    fn seal_slot(&self, slot: DataKey, secret: &[u8; 32], mark: u32) -> Slot {
         self.keyring.with_wrapping(|number, key| {
             let mut bytes = [0; SLOT_BYTES];
             let number = number | mark;
             bytes[..4].copy_from_slice(&number.to_be_bytes());
-            bytes[4..].copy_from_slice(&seal_with(key, &self.slot_aad("data-key", slot, number), secret.bytes()));
+            bytes[4..].copy_from_slice(&seal_with(key, &self.slot_aad("data-key", slot, number), secret));
             bytes
         })
     }
@@ -327,7 +326,7 @@ impl DataKeys {
         match plain {
             Some(Ok(_)) if number & SHREDDED != 0 => Content::Destroyed,
             Some(Ok(plain)) => match Zeroizing::new(plain).as_slice().try_into() {
-                Ok(secret) => Content::Key(Secret::copy_of(secret)),
+                Ok(secret) => Content::Key(Zeroizing::new(secret)),
                 Err(_) => Content::Damaged,
             },
             _ => Content::Damaged,
@@ -376,7 +375,7 @@ impl DataKeys {
         };
         let healed = match &content {
             Content::Key(secret) => self.seal_slot(key, secret, 0),
-            _ => self.seal_slot(key, &Secret::random(), SHREDDED),
+            _ => self.seal_slot(key, &Zeroizing::new(random()), SHREDDED),
         };
         tracing::warn!(key = key.0, file = NAMES[bad], "a data key was damaged and was restored from the other file");
         self.restored[bad].fetch_add(1, Ordering::Relaxed);
@@ -404,7 +403,7 @@ impl DataKeys {
             self.keyring.reserve_slots(end.saturating_add(RESERVED_STEP))?;
         }
         let bytes: Vec<u8> =
-            (first..end).flat_map(|slot| self.seal_slot(DataKey(slot), &Secret::random(), 0)).collect();
+            (first..end).flat_map(|slot| self.seal_slot(DataKey(slot), &Zeroizing::new(random()), 0)).collect();
         let files = self.files();
         for file in 0..2 {
             self.write_at(&files, file, &bytes, offset(first))?;
@@ -422,7 +421,7 @@ impl DataKeys {
         let writer = self.writer();
         let files = self.files();
         for key in keys.iter().filter(|key| key.0 < writer.slots) {
-            let slot = self.seal_slot(*key, &Secret::random(), SHREDDED);
+            let slot = self.seal_slot(*key, &Zeroizing::new(random()), SHREDDED);
             for file in 0..2 {
                 self.write_at(&files, file, &slot, offset(key.0))?;
                 if let Some(renewal) = writer.renewal.as_ref().filter(|renewal| key.0 < renewal.done) {
@@ -455,7 +454,7 @@ impl DataKeys {
             let slots = both.each_ref().map(|bytes| bytes.as_chunks::<SLOT_BYTES>().0);
             for (key, (main, copy)) in (from..end).map(DataKey).zip(slots[0].iter().zip(slots[1])) {
                 let agree = match (self.open_slot(key, main), self.open_slot(key, copy)) {
-                    (Content::Key(main), Content::Key(copy)) => main.bytes() == copy.bytes(),
+                    (Content::Key(main), Content::Key(copy)) => main == copy,
                     (Content::Destroyed, Content::Destroyed) => true,
                     _ => false,
                 };
@@ -528,7 +527,7 @@ impl DataKeys {
             };
             match slot {
                 Content::Key(secret) => bytes.extend(self.seal_slot(key, &secret, 0)),
-                Content::Destroyed => bytes.extend(self.seal_slot(key, &Secret::random(), SHREDDED)),
+                Content::Destroyed => bytes.extend(self.seal_slot(key, &Zeroizing::new(random()), SHREDDED)),
                 // It stays as damaged as it is.
                 Content::Damaged => {
                     bytes.extend([0; SLOT_BYTES]);

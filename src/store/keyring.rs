@@ -87,9 +87,8 @@ impl State {
 
     /// Makes the keys that the body's secrets are.
     fn unfold(&mut self) {
-        let key = |secret: &[u8; 32]| aead(&Secret::copy_of(secret));
-        self.epochs = self.body.epochs.iter().map(|epoch| (epoch.number, key(&epoch.secret))).collect();
-        self.wrapping = self.body.wrapping.iter().map(|one| (one.number, key(&one.secret))).collect();
+        self.epochs = self.body.epochs.iter().map(|epoch| (epoch.number, aead(&epoch.secret))).collect();
+        self.wrapping = self.body.wrapping.iter().map(|one| (one.number, aead(&one.secret))).collect();
     }
 
     fn add_epoch(&mut self) -> u32 {
@@ -175,7 +174,7 @@ fn read_file(path: &Path, kek: &Kek) -> Result<Found, Unusable> {
     if digest::digest(&digest::SHA256, rest).as_ref() != digest || !head.starts_with(MAGIC) {
         return Err(Unusable::Damaged);
     }
-    let plain = open_with(&aead(&kek.0), &body_aad(head), sealed).map_err(|DoesNotOpen| Unusable::WrongKey)?;
+    let plain = open_with(&aead(kek.0.bytes()), &body_aad(head), sealed).map_err(|DoesNotOpen| Unusable::WrongKey)?;
     let body: Body = postcard::from_bytes(&Zeroizing::new(plain)).map_err(|_| Unusable::Damaged)?;
     if body.epochs.is_empty() || body.wrapping.is_empty() {
         return Err(Unusable::Damaged);
@@ -297,7 +296,7 @@ impl Keyring {
         let room = Vec::with_capacity(LARGEST_SECRET_BYTES * (2 + state.body.epochs.len() + state.body.wrapping.len()));
         let plain = postcard::to_extend(&state.body, room).expect("the keyring has no unserialisable part");
         let plain = Zeroizing::new(plain);
-        let sealed = seal_with(&aead(&state.kek), &body_aad(&bytes), &plain);
+        let sealed = seal_with(&aead(state.kek.bytes()), &body_aad(&bytes), &plain);
         bytes.extend(sealed);
         let digest = digest::digest(&digest::SHA256, &bytes);
         bytes.extend_from_slice(digest.as_ref());

@@ -356,12 +356,12 @@ impl Keyslots {
     }
 
     fn wrap(&self, id: u32, key: &Secret, kek: &Kek) -> String {
-        data_encoding::HEXLOWER.encode(&seal_with(&aead(key), &self.aad(id), kek.0.bytes()))
+        data_encoding::HEXLOWER.encode(&seal_with(&aead(key.bytes()), &self.aad(id), kek.0.bytes()))
     }
 
     fn unwrap(&self, id: u32, key: &Secret, wrapped: &str) -> Option<Kek> {
         let sealed = data_encoding::HEXLOWER.decode(wrapped.as_bytes()).ok()?;
-        let plain = Zeroizing::new(open_with(&aead(key), &self.aad(id), &sealed).ok()?);
+        let plain = Zeroizing::new(open_with(&aead(key.bytes()), &self.aad(id), &sealed).ok()?);
         plain.as_slice().try_into().ok().map(|bytes| Kek(Secret::copy_of(bytes)))
     }
 

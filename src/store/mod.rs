@@ -12,6 +12,7 @@ pub mod engine;
 pub mod keyring;
 pub mod keys;
 pub mod keyslots;
+mod opened;
 mod pack;
 mod records;
 pub mod rotation;
@@ -44,6 +45,7 @@ use self::{
     engine::{Damage, Engine, EngineError, Limits, Progress, Sequence, Tidied, durable::Durable},
     keys::Kek,
     keyslots::KeyslotError,
+    opened::Opened,
     schema::Lookup,
     space::Space,
     table::{Key, Table},
@@ -62,6 +64,9 @@ use crate::{
 /// Content up to this size stands in the record that names it, packed and without a sync of its own. Nearly every mail
 /// without files is smaller.
 const MAX_INLINE_CONTENT_BYTES: usize = 8 << 10;
+
+/// Queries of one core: one of them works while the other waits for the disk.
+const AT_ONCE: usize = 2;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -115,6 +120,7 @@ struct Inner {
     engine: Arc<dyn Engine>,
     vault: Arc<Vault>,
     blobs: Arc<Blobs>,
+    opened: Opened,
     clock: Clock,
     space: Space,
     /// What the last check of the keys found.
@@ -141,6 +147,7 @@ impl Inner {
             engine,
             vault,
             blobs,
+            opened: Opened::default(),
             clock,
             space,
             key_damage: Mutex::default(),
@@ -189,14 +196,29 @@ impl Claim {
     }
 }
 
+/// Reads files once, so that the system has them in memory: each look needs a dozen places in them, and after a start a
+/// slow disk would have to be asked for each.
+fn fetch(paths: [PathBuf; 2]) {
+    let read = move || {
+        for file in paths.iter().filter_map(|path| fs::File::open(path).ok()) {
+            // What cannot be read is found by whoever needs it.
+            let _ = io::copy(&mut io::BufReader::with_capacity(1 << 20, file), &mut io::sink());
+        }
+    };
+    #[expect(clippy::disallowed_methods, reason = "nobody waits for it, and it ends with the files")]
+    let started = std::thread::Builder::new().name("store-fetch".into()).spawn(read);
+    // Without it, all is only slower.
+    drop(started);
+}
+
 /// A handle on the open store; clones share it.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
     writer: mpsc::Sender<Order>,
     committed: watch::Receiver<Sequence>,
-    /// As many queries run at once as there are cores, in the order in which they were asked. More would only take turns
-    /// with each other, and all of them would be late.
+    /// Queries run in the order in which they were asked, [`AT_ONCE`] for each core. More would only take turns with each
+    /// other, and all of them would be late.
     turns: Arc<Semaphore>,
 }
 
@@ -226,6 +248,7 @@ impl Store {
         }
         let blobs = Arc::new(Blobs::open(&directory.join("blobs"), vault.clone()).map_err(failed)?);
         let engine = Durable::open(directory, vault.keyring.journal_key(), limits, progress)?;
+        fetch(["data-keys", "index/db"].map(|name| directory.join(name)));
         Ok(Self::start(Inner::new(Arc::new(engine), vault, blobs, space, clock, Some(lock))))
     }
 
@@ -262,7 +285,7 @@ impl Store {
             })
             .expect("a thread can be started");
         let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
-        Self { inner, writer, committed, turns: Arc::new(Semaphore::new(cores)) }
+        Self { inner, writer, committed, turns: Arc::new(Semaphore::new(AT_ONCE * cores)) }
     }
 
     /// Runs `use_case` on the writer and makes its changes durable, all or none; an error changes nothing. It may run

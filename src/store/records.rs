@@ -3,12 +3,14 @@
 use std::{collections::BTreeMap, io, ops::Bound};
 
 use serde::{Serialize, de::DeserializeOwned};
+use zeroize::Zeroizing;
 
 use super::{
     Inner, StoreError,
     blobs::{BlobError, Blobs},
     data_keys::{DataKey, DataKeyError},
     engine::{self, Direction, EngineError, Precondition, Sequence, Versioned, prefix_range},
+    opened::{Opened, Plain},
     pack::{pack, unpack},
     schema::{self, Lookup},
     seal::{DoesNotOpen, Header, Place, Under},
@@ -63,13 +65,41 @@ pub trait Records {
     fn raw_scan(&self, range: engine::Range, direction: Direction, limit: usize) -> Result<Pairs, StoreError>;
     #[doc(hidden)]
     fn sealer(&self) -> Sealer<'_>;
+    /// What was opened lately, where that counts for `key`.
+    #[doc(hidden)]
+    fn opened(&self, key: &[u8]) -> Option<&Opened>;
     /// A record does not open: finds out whether a new start mends that, and else what is damaged.
     #[doc(hidden)]
     fn doubt(&self, key: &[u8], has_key: bool);
 
     fn get<K: Key, V: DeserializeOwned>(&self, table: &Table<K, V>, key: &K) -> Result<Option<V>, StoreError> {
         let raw = raw_key(table, key);
-        self.raw_get(&raw)?.map_or(Ok(None), |record| self.open_current(table, &raw, record))
+        let plain = self.through_opened(&raw, || match self.raw_get(&raw)? {
+            Some(record) => self.open_current(table, &raw, record),
+            None => Ok(None),
+        })?;
+        plain.map(|plain| decode(table, &plain)).transpose()
+    }
+
+    /// Plain text that was opened lately under `key`, which stands for the record or for what was sealed; else what
+    /// `open` gives, which is kept for the next who asks.
+    #[doc(hidden)]
+    fn through_opened(
+        &self,
+        key: &[u8],
+        open: impl FnOnce() -> Result<Option<Vec<u8>>, StoreError>,
+    ) -> Result<Option<Plain>, StoreError> {
+        let wiped_later = |plain| Plain::new(Zeroizing::new(plain));
+        let Some(opened) = self.opened(key) else { return Ok(open()?.map(wiped_later)) };
+        let since = match opened.get(key) {
+            Ok(plain) => return Ok(Some(plain)),
+            Err(since) => since,
+        };
+        let plain = open()?.map(wiped_later);
+        if let Some(plain) = &plain {
+            opened.keep(key, plain, since);
+        }
+        Ok(plain)
     }
 
     /// Records whose key begins with `prefix`, in `direction`, after the key `after` where given: the first `limit` that
@@ -129,24 +159,21 @@ pub trait Records {
         let mut found = Vec::new();
         for (raw, record) in self.raw_scan((low, high), direction, limit)? {
             let key = table.key_of(&raw).ok_or(StoreError::Shape { table: table.name })?;
-            match self.open_current(table, &raw, record) {
-                Ok(Some(value)) => found.push((key, Ok(value))),
-                Ok(None) => {}
-                Err(error) => found.push((key, Err(error))),
-            }
+            let opened = self.open_current(table, &raw, record).transpose();
+            found.extend(opened.map(|opened| (key, opened.and_then(|plain| decode(table, &Zeroizing::new(plain))))));
         }
         Ok(found)
     }
 
-    /// Opens a record that was just read. The file of a spilled value may be gone by now because somebody replaced or
+    /// The plain text of a record that was just read. The file of a spilled value may be gone by now because somebody replaced or
     /// deleted the record: then what it has become counts.
     #[doc(hidden)]
-    fn open_current<K, V: DeserializeOwned>(
+    fn open_current<K, V>(
         &self,
         table: &Table<K, V>,
         raw: &[u8],
         record: Vec<u8>,
-    ) -> Result<Option<V>, StoreError> {
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         match self.sealer().open(table, raw, &record) {
             Err(StoreError::Blob(BlobError::Read { id, source })) if source.kind() == io::ErrorKind::NotFound => {
                 match self.raw_get(raw)? {
@@ -193,7 +220,11 @@ pub trait Records {
         key: &K,
         sealed: &[u8],
     ) -> Result<V, StoreError> {
-        self.sealer().open(table, &raw_key(table, key), sealed)
+        let raw = raw_key(table, key);
+        // It is sealed by a nonce of its own, so that its bytes tell it from what was sealed for this place before.
+        let plain =
+            self.through_opened(&[&raw, sealed].concat(), || self.sealer().open(table, &raw, sealed).map(Some))?;
+        decode(table, &plain.expect("it gives a text or an error"))
     }
 
     /// HMAC of a value for a look-up; `purpose` keeps tables apart.
@@ -301,21 +332,20 @@ impl Sealer<'_> {
         spilled_to(&packed)
     }
 
-    fn open<K, V: DeserializeOwned>(
-        &self,
-        table: &Table<K, V>,
-        raw_key: &[u8],
-        record: &[u8],
-    ) -> Result<V, StoreError> {
+    /// The plain text of a record.
+    fn open<K, V>(&self, table: &Table<K, V>, raw_key: &[u8], record: &[u8]) -> Result<Vec<u8>, StoreError> {
         let shape = || StoreError::Shape { table: table.name };
         // The seal covers the version too, so that a damaged one is not taken for that of another program.
         let (packed, _) = self.open_packed(table.name, raw_key, record)?;
         if record[0] != table.version {
             return Err(shape());
         }
-        let plain = unpack(&packed).map_err(|_| shape())?;
-        postcard::from_bytes(&plain).map_err(|_| shape())
+        unpack(&packed).map_err(|_| shape())
     }
+}
+
+fn decode<K, V: DeserializeOwned>(table: &Table<K, V>, plain: &[u8]) -> Result<V, StoreError> {
+    postcard::from_bytes(plain).map_err(|_| StoreError::Shape { table: table.name })
 }
 
 #[cfg(test)]
@@ -371,6 +401,10 @@ impl Records for Reader<'_> {
 
     fn sealer(&self) -> Sealer<'_> {
         Sealer { vault: &self.inner.vault, blobs: &self.inner.blobs, clock: &self.inner.clock }
+    }
+
+    fn opened(&self, _: &[u8]) -> Option<&Opened> {
+        Some(&self.inner.opened)
     }
 }
 
@@ -578,5 +612,11 @@ impl Records for Txn<'_> {
 
     fn sealer(&self) -> Sealer<'_> {
         self.reader.sealer()
+    }
+
+    /// What is about to be changed does not count before it is durable.
+    fn opened(&self, key: &[u8]) -> Option<&Opened> {
+        let is_pending = self.changes.contains_key(key) || self.before.contains_key(key);
+        if is_pending { None } else { self.reader.opened(key) }
     }
 }

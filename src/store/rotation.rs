@@ -168,7 +168,9 @@ impl Store {
         }
         self.renew_slots().await?;
         self.read::<_, StoreError>(|reader| {
-            Ok(reader.inner().vault.keyring.finish_retirement().map_err(SealError::from)?)
+            let retired = reader.inner().vault.keyring.finish_retirement().map_err(SealError::from);
+            reader.inner().opened.forget_all();
+            Ok(retired?)
         })
         .await
     }

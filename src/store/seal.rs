@@ -24,7 +24,7 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 
-use super::{data_keys::DataKey, secret::Secret};
+use super::data_keys::DataKey;
 
 const FORMAT_EPOCH: u8 = 1;
 const FORMAT_DATA_KEY: u8 = 2;
@@ -48,8 +48,8 @@ pub(super) fn fill_random(bytes: &mut [u8]) {
 #[error("sealed with another key, damaged, or not in its place")]
 pub struct DoesNotOpen;
 
-pub(super) fn aead(secret: &Secret) -> LessSafeKey {
-    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, secret.bytes()).expect("the key has 32 bytes"))
+pub(super) fn aead(secret: &[u8; 32]) -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, secret).expect("the key has 32 bytes"))
 }
 
 /// Seals `plain` under one key: `nonce ciphertext tag`.

@@ -19,7 +19,13 @@ const PAGE: usize = 1_000;
 impl Store {
     /// Destroys data keys: on return nothing that is sealed under them opens.
     pub async fn shred_keys(&self, keys: Vec<DataKey>) -> Result<(), StoreError> {
-        self.work(move |reader| Ok(reader.inner().vault.data_keys.shred(&keys).map_err(SealError::from)?)).await
+        self.work(move |reader| {
+            let shredded = reader.inner().vault.data_keys.shred(&keys).map_err(SealError::from);
+            // Also after an error: some of the keys may be gone.
+            reader.inner().opened.forget_all();
+            Ok(shredded?)
+        })
+        .await
     }
 
     /// Wraps all data keys anew, so that what a disk remembers of destroyed ones is worthless.

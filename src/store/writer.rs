@@ -154,6 +154,7 @@ fn run_group(inner: &Inner, group: &mut [Request]) -> Result<Sequence, StoreErro
     // sled 0.34 panics on some damage instead of giving an error.
     let last = catch_unwind(AssertUnwindSafe(|| inner.engine.commit(&batches)))
         .unwrap_or_else(|_| Err(EngineError::Index { what: "the engine panicked".to_owned() }))?;
+    inner.opened.forget(overlay.keys());
     let first = last + 1 - batches.len() as Sequence;
     for (place, hooks) in hooks.into_iter().enumerate() {
         for hook in hooks {

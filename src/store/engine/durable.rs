@@ -210,6 +210,12 @@ impl Engine for Durable {
 
     fn scan(&self, range: Range, direction: Direction, limit: usize) -> Result<Vec<(Vec<u8>, Versioned)>, EngineError> {
         let hits = self.recent.scan(range, direction, limit).map_err(|error| self.distrust(error))?;
+        // The disk looks for all of them at the same time.
+        for (_, entry) in hits.iter().skip(1) {
+            if let Some(segment) = self.segments.find(entry.version, entry.generation) {
+                segment.will_read(entry.offset, entry.length);
+            }
+        }
         let mut found = Vec::with_capacity(hits.len());
         for (key, entry) in hits {
             match self.value(&key, entry) {

@@ -16,11 +16,13 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    num::NonZero,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use ring::hmac;
+use rustix::fs::{Advice, fadvise};
 
 use super::{
     EngineError, Sequence,
@@ -128,6 +130,12 @@ pub fn sync_directory(directory: &Path) -> Result<(), EngineError> {
     File::open(directory).and_then(|dir| dir.sync_all()).map_err(not_durable(directory))
 }
 
+/// Spares the system from reading ahead: values are small, and the next one is elsewhere.
+fn is_read_here_and_there(file: &File) {
+    // Where it cannot be told, it is only slower.
+    let _ = fadvise(file, 0, None, Advice::Random);
+}
+
 fn name(header: &Header) -> String {
     match header.generation {
         0 => format!("{:020}.journal", header.first),
@@ -163,6 +171,7 @@ pub fn list(directory: &Path, key: &hmac::Key) -> Result<Vec<Segment>, EngineErr
 impl Segment {
     fn open(path: PathBuf, first: Sequence, generation: u32, key: &hmac::Key) -> Result<Self, EngineError> {
         let file = File::open(&path).map_err(unreadable(&path))?;
+        is_read_here_and_there(&file);
         let mut bytes = vec![0; HEADER_BYTES];
         // What cannot be read is damaged.
         let read = file.read_exact_at(&mut bytes, 0);
@@ -182,6 +191,7 @@ impl Segment {
             file.write_all(&header.to_bytes(key))?;
             file.write_all(frames)?;
             file.sync_all()?;
+            is_read_here_and_there(&file);
             Ok(file)
         })();
         let file = match written {
@@ -209,6 +219,11 @@ impl Segment {
         read_what_can_be_read(&mut bytes, |part, at| self.file.read_exact_at(part, at))
             .map_err(unreadable(&self.path))?;
         Ok(bytes)
+    }
+
+    /// Lets the system fetch what [`Segment::read_at`] will be asked for.
+    pub fn will_read(&self, offset: u32, length: u32) {
+        let _ = fadvise(&self.file, offset.into(), NonZero::new(length.into()), Advice::WillNeed);
     }
 
     pub fn read_at(&self, offset: u32, length: u32) -> Result<Vec<u8>, EngineError> {
