@@ -18,6 +18,7 @@ mod records;
 pub mod rotation;
 pub mod schema;
 pub mod seal;
+mod sealer;
 pub mod secret;
 mod shredding;
 mod space;
@@ -200,9 +201,11 @@ impl Claim {
 /// slow disk would have to be asked for each.
 fn fetch(paths: [PathBuf; 2]) {
     let read = move || {
+        // Whoever works goes first.
+        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
         for file in paths.iter().filter_map(|path| fs::File::open(path).ok()) {
             // What cannot be read is found by whoever needs it.
-            let _ = io::copy(&mut io::BufReader::with_capacity(1 << 20, file), &mut io::sink());
+            let _ = io::copy(&mut io::BufReader::with_capacity(256 << 10, file), &mut io::sink());
         }
     };
     #[expect(clippy::disallowed_methods, reason = "nobody waits for it, and it ends with the files")]
@@ -255,7 +258,7 @@ impl Store {
     /// What a record that stands, or stood, under a raw key says, unpacked, if any key of this store opens it.
     #[cfg(test)]
     pub fn plain_text(&self, raw_key: &[u8], record: &[u8]) -> Option<Vec<u8>> {
-        records::plain_text(&Reader::new(&self.inner), raw_key, record)
+        sealer::plain_text(&Reader::new(&self.inner), raw_key, record)
     }
 
     /// A store over another engine, with its keys and blobs in `directory`, always under the same KEK.

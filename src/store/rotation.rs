@@ -19,7 +19,7 @@ use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Records, Store, StoreError, engine::Direction, records::is_left, schema, vault::SealError};
+use super::{Records, Store, StoreError, engine::Direction, schema, sealer::is_left, vault::SealError};
 
 /// Records that are sealed again in one commit.
 const BATCH: usize = 64;

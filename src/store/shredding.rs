@@ -6,9 +6,9 @@ use super::{
     Reader, Records, Store, StoreError,
     data_keys::DataKey,
     engine::{Damage, Direction},
-    records::header_of,
     schema,
     seal::Under,
+    sealer::header_of,
     vault::SealError,
 };
 use crate::model::{ids::BlobId, time::Timestamp};
