@@ -352,7 +352,8 @@ impl Inbox {
     /// next one goes on. Gives how many damaged files are known.
     pub async fn check_files(&self) -> Result<usize, InboxError> {
         let store = &self.shared.store;
-        let mut next = store.read::<_, StoreError>(|r| r.get(&schema::CHECKED_UP_TO, &())).await?.unwrap_or_default();
+        let mut next =
+            store.read::<_, StoreError>(|r| r.get(&schema::CHECKED_UP_TO, &()).readable()).await?.unwrap_or_default();
         let mut damaged = 0;
         for _ in 0..DIRECTORIES_A_NIGHT {
             damaged = store.check_blobs(next).await?;

@@ -8,6 +8,7 @@ use crate::{
         audit::{Action, Actor, Outcome},
         health::{StoreDamage, StoreFindings},
         line::LineId,
+        time::Timestamp,
     },
     store::{
         Readable, Reader, Records, StoreError,
@@ -101,6 +102,25 @@ impl Inbox {
             })
             .await?;
         Ok(())
+    }
+
+    /// When what is done once a night was done last; where that is not known, it counts from now on.
+    pub async fn last_night(&self) -> Result<Timestamp, InboxError> {
+        let known = self.shared.store.read::<_, StoreError>(|r| r.get(&schema::LAST_NIGHT, &()).readable()).await?;
+        match known {
+            Some(at) => Ok(at),
+            None => self.note_night().await,
+        }
+    }
+
+    /// Notes that what is done once a night is done now. Gives the time.
+    pub async fn note_night(&self) -> Result<Timestamp, InboxError> {
+        let noted = self.shared.store.write::<_, StoreError>(|txn| {
+            let now = txn.now();
+            txn.put(&schema::LAST_NIGHT, &(), &now)?;
+            Ok(now)
+        });
+        Ok(noted.await?.0)
     }
 
     /// Orders that everything is sealed again under new keys, after which the old ones are destroyed.

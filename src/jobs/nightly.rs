@@ -1,31 +1,44 @@
 //! What is done once a night: overwritten keys are made worthless on the disk, keys and a part of the files are checked,
-//! left-over files go.
+//! left-over files go. A server that is switched off at night does it by day, once it was missed.
 
 use std::time::Duration;
 
 use super::supervisor::{Failure, Job, Reins, job as make};
-use crate::inbox::Inbox;
+use crate::{inbox::Inbox, model::time::Timestamp};
 
 /// At three in the morning, by the practice's clock, nobody waits for the disk.
 const HOUR: i8 = 3;
 const HOUR_MS: i64 = 3_600_000;
+/// After so long a night was missed. A night is 25 hours after another one at most.
+const MISSED_MS: i64 = 36 * HOUR_MS;
+/// From a start until what was missed is done: first, those who wait are served.
+const SETTLING_MS: i64 = HOUR_MS / 2;
 
 pub fn job(inbox: Inbox) -> Job {
     make(move |reins| {
         let inbox = inbox.clone();
         async move {
-            while wait_for_night(&inbox, &reins).await {
+            loop {
+                let now = inbox.clock().now();
+                let due = due(now, inbox.last_night().await?, now.plus_ms(ms_to_night(&inbox)));
+                if !wait_until(due, &inbox, &reins).await {
+                    return Ok(());
+                }
                 night(&inbox, &reins).await?;
+                inbox.note_night().await?;
             }
-            Ok(())
         }
     })
 }
 
-/// Waits for the next night. Gives whether it came before the end of the job.
-async fn wait_for_night(inbox: &Inbox, reins: &Reins) -> bool {
-    let begun = inbox.clock().now();
-    let due = begun.plus_ms(ms_to_night(inbox));
+/// When to do it: in the next night, or soon where the last one is too long ago.
+fn due(now: Timestamp, last: Timestamp, night: Timestamp) -> Timestamp {
+    let is_missed = now.ms_since(last) > MISSED_MS;
+    if is_missed { night.min(now.plus_ms(SETTLING_MS)) } else { night }
+}
+
+/// Gives whether the time came before the end of the job.
+async fn wait_until(due: Timestamp, inbox: &Inbox, reins: &Reins) -> bool {
     while inbox.clock().now() < due {
         reins.beat();
         // In steps, since the clock may be set meanwhile.
@@ -55,4 +68,25 @@ async fn night(inbox: &Inbox, reins: &Reins) -> Result<(), Failure> {
         tracing::info!(damaged_files, "tonight's part of the files was checked");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_night_that_was_missed_is_made_up_for_by_day() {
+        let night = |number: i64| Timestamp::from_seconds(1_800_000_000 + number * 86_400);
+        let hours = |at: Timestamp, hours: i64| at.plus_ms(hours * HOUR_MS);
+        // On at night: the next one, also after a restart by day, and where the clock had been ahead.
+        assert_eq!(due(night(1), night(1), night(2)), night(2));
+        assert_eq!(due(hours(night(1), 12), night(1), night(2)), night(2));
+        assert_eq!(due(hours(night(1), 12), night(5), night(2)), night(2));
+        // Off at night, so that it is the day before yesterday's that was last.
+        let morning = hours(night(3), 5);
+        assert_eq!(due(morning, night(1), night(4)), morning.plus_ms(SETTLING_MS));
+        // Switched on just before the night.
+        let late = night(3).plus_ms(-60_000);
+        assert_eq!(due(late, night(1), night(3)), night(3));
+    }
 }
