@@ -3,9 +3,10 @@
 //!
 //! The mails and texts are those of [`common::post`]. The practice answers its mail: about a thousand conversations are
 //! open whatever the size, all older ones are resolved. The store is filled through the use cases, audit included, 64
-//! messages at a time, under a clock that goes from the past to today, with a checkpoint now and then. Then twenty staff look at lists and conversations one after another without a pause, first by
-//! the use cases, then over HTTPS from the same machine at the real daemon, which is started, killed, and made to build
-//! its index anew.
+//! messages at a time, under a clock that goes from the past to today, with a checkpoint now and then. Then twenty staff
+//! look at lists, after the first of them has, and at conversations that nobody has looked at, one after another without
+//! a pause: first by the use cases, then over HTTPS from the same machine at the real daemon, which is started, killed,
+//! and made to build its index anew.
 
 mod common;
 
@@ -394,6 +395,7 @@ async fn use_cases(column: &mut Column, site: &Site, who: Who, seen: &Arc<Seen>)
             let (inbox, who, filter) = (inbox.clone(), who.clone(), filter.clone());
             async move { drop(inbox.list(&who, &filter, None, 50).await.expect("a list")) }
         };
+        list(0).await;
         column.add_times(what, looks(list).await, true);
     }
     for (what, old) in [
