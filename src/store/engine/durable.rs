@@ -79,7 +79,7 @@ impl Durable {
         let opened = match fs::read_to_string(&places.suspect) {
             Ok(why) => Err(why),
             Err(_) => {
-                let opened = Index::open(&places.index, limits.cache_bytes);
+                let opened = Index::open(&places.index, limits);
                 its_own_fault(opened.and_then(|index| Ok((index.mark()?, index.seen()?, index))))?
             }
         };
@@ -109,7 +109,7 @@ impl Durable {
             Ok(usable) => usable,
             Err(why) => {
                 let aside = move_aside(&places)?;
-                let index = Index::open(&places.index, limits.cache_bytes)?;
+                let index = Index::open(&places.index, limits)?;
                 // A new store has nothing to rebuild.
                 if journal.tip().sequence > 0 {
                     tracing::warn!(why, commits = journal.tip().sequence, "rebuilding the index from the journal");

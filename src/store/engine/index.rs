@@ -24,7 +24,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Direction, EngineError, Range, Sequence,
+    Direction, EngineError, Limits, Range, Sequence,
     block::{self, Block, Malformed, Walk, split},
     frame::Mac,
     segment::sync_directory,
@@ -36,10 +36,6 @@ const MARK: &[u8] = &[0];
 const LOWEST: &[u8] = &[0, 0];
 /// The tree that holds how far the journal reached at the last commit, under this key.
 const SEEN: &str = "seen";
-
-/// After some failed writes sled waits for ever: for bytes that nobody writes any more, or for whoever waits for them. A
-/// disk that needs longer than this for what the index writes at once does not do its work either.
-pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Commits up to `sequence`, whose frame has the mac `chain`, with the places that values have after `checkpoint`
 /// snapshots.
@@ -80,6 +76,8 @@ pub struct Index {
     file: fs::File,
     /// Whoever changes blocks reads them first.
     writing: Mutex<()>,
+    /// See [`Limits::index_patience`].
+    pub patience: Duration,
     /// Once sled did not end writing.
     is_stuck: AtomicBool,
 }
@@ -123,11 +121,11 @@ fn damaged(_: Malformed) -> EngineError {
 
 impl Index {
     /// Opens the index in `directory`, making it where there is none.
-    pub fn open(directory: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
+    pub fn open(directory: &Path, limits: Limits) -> Result<Self, EngineError> {
         let db = guarded(|| {
             sled::Config::new()
                 .path(directory)
-                .cache_capacity(cache_bytes)
+                .cache_capacity(limits.cache_bytes)
                 .flush_every_ms(Some(1_000))
                 .mode(sled::Mode::HighThroughput)
                 .open()
@@ -140,7 +138,14 @@ impl Index {
         fs::File::open(directory.join("conf")).and_then(|conf| conf.sync_all()).map_err(failed)?;
         sync_directory(directory)?;
         let seen = guarded(|| db.open_tree(SEEN))?;
-        Ok(Self { db, seen, file, writing: Mutex::default(), is_stuck: AtomicBool::new(false) })
+        Ok(Self {
+            db,
+            seen,
+            file,
+            writing: Mutex::default(),
+            patience: limits.index_patience,
+            is_stuck: AtomicBool::new(false),
+        })
     }
 
     /// What the index holds.
@@ -277,7 +282,7 @@ impl Index {
                 let _ = done.send(ended);
             })
             .map_err(|source| EngineError::NoIndex { source })?;
-        match flushed.recv_timeout(DEADLINE) {
+        match flushed.recv_timeout(self.patience) {
             Ok(flushed) => flushed.map(drop),
             Err(_) => {
                 self.is_stuck.store(true, Ordering::Relaxed);

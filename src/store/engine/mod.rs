@@ -22,6 +22,7 @@ use std::{
     io,
     ops::{Bound, RangeInclusive},
     path::PathBuf,
+    time::Duration,
 };
 
 /// Number of a commit, from 1 without gaps. A key's version is the number of the commit that wrote it.
@@ -75,11 +76,20 @@ pub struct Limits {
     pub cache_bytes: u64,
     /// Changes that wait in memory before the index takes them over together.
     pub recent_changes: usize,
+    /// How long anybody waits for the index's writes. After some that fail sled waits for ever: for bytes that nobody
+    /// writes any more, or for whoever waits for them.
+    pub index_patience: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { segment_bytes: 32 << 20, cache_bytes: 48 << 20, recent_changes: 100_000 }
+        Self {
+            segment_bytes: 32 << 20,
+            cache_bytes: 48 << 20,
+            recent_changes: 100_000,
+            // A disk that needs longer for what the index writes at once does not do its work either.
+            index_patience: Duration::from_secs(60),
+        }
     }
 }
 

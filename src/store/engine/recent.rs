@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     Direction, EngineError, Range, Sequence,
-    index::{DEADLINE, Entry, Index, Mark},
+    index::{Entry, Index, Mark},
 };
 
 /// Commits wait when so many times the usual changes have come before the last ones were taken over.
@@ -188,7 +188,7 @@ impl Recent {
 impl Shared {
     /// Waits for the writer, but not for ever.
     fn wait_while(&self, waits: impl FnMut(&mut Task) -> bool) -> MutexGuard<'_, Task> {
-        let waited = self.changed.wait_timeout_while(lock(&self.task), DEADLINE, waits);
+        let waited = self.changed.wait_timeout_while(lock(&self.task), self.index.patience, waits);
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ring::hmac;
@@ -14,7 +15,8 @@ use super::{
     durable::Durable,
 };
 
-const SMALL: Limits = Limits { segment_bytes: 4_000, cache_bytes: 8 << 20, recent_changes: 20 };
+const SMALL: Limits =
+    Limits { segment_bytes: 4_000, cache_bytes: 8 << 20, recent_changes: 20, index_patience: Duration::from_secs(60) };
 
 fn key() -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, &[3; 32])

@@ -28,8 +28,8 @@ use super::{
 pub const FAULTS: [&str; 6] = ["full", "full-for-good", "broken", "short", "short-full", "unsynced"];
 /// Of the one writer: enough for segments, snapshots and files of every size.
 const STEPS: u32 = 14;
-/// Longer than the store waits for its index.
-const LIFE: Duration = Duration::from_secs(300);
+/// Longer than the store waits for its index, three times over.
+const LIFE: Duration = Duration::from_secs(60);
 
 /// The library that lets calls fail, and what it is told.
 pub struct Faults {

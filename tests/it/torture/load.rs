@@ -11,6 +11,7 @@ use std::{
     ops::{Bound, RangeInclusive},
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use frontdesk::{
@@ -137,7 +138,12 @@ pub fn new_key() -> String {
 pub const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
 /// Segments so small that one is closed and checkpointed every few steps.
-pub const LIMITS: Limits = Limits { segment_bytes: 16 << 10, cache_bytes: 1 << 20, recent_changes: 40 };
+pub const LIMITS: Limits = Limits {
+    segment_bytes: 16 << 10,
+    cache_bytes: 1 << 20,
+    recent_changes: 40,
+    index_patience: Duration::from_secs(5),
+};
 
 /// Opens a store with these limits.
 pub fn open(directory: &Path, kek: &str) -> Result<Store, StoreError> {
