@@ -6,13 +6,14 @@
 //! messages at a time, under a clock that goes from the past to today, with a checkpoint now and then. Then twenty staff
 //! look at lists, after the first of them has, and at conversations that nobody has looked at, one after another without
 //! a pause: first by the use cases, then over HTTPS from the same machine at the real daemon, which is started, killed,
-//! and made to build its index anew.
+//! and made to build its index anew. Old conversations are looked at twice: with none of the store's files in the system's
+//! memory, and with all of them there.
 
 mod common;
 
 use std::{
     collections::{HashSet, VecDeque},
-    fs,
+    fs, io,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -398,19 +399,42 @@ async fn use_cases(column: &mut Column, site: &Site, who: Who, seen: &Arc<Seen>)
         list(0).await;
         column.add_times(what, looks(list).await, true);
     }
-    for (what, old) in [
-        (["open conversation: median, ms", "  p99, ms"], false),
-        (["resolved conversation of any age: median, ms", "  p99, ms"], true),
+    let (first, second) = seen.old.split_at(seen.old.len() / 2);
+    for (what, ids, prepare) in [
+        (["open conversation: median, ms", "  p99, ms"], &seen.open[..], None),
+        (["resolved, of any age, from the disk: median, ms", "  p99, ms"], first, Some(forget as fn(&Path))),
+        (["  the same, files in memory: median, ms", "  p99, ms"], second, Some(fetch as fn(&Path))),
     ] {
-        let (inbox, who, seen) = (inbox.clone(), who.clone(), seen.clone());
+        let (inbox, who, ids) = (inbox.clone(), who.clone(), ids.to_vec());
         let look = move |look| {
-            let ids = if old { &seen.old } else { &seen.open };
             let (inbox, who, id) = (inbox.clone(), who.clone(), ids[look % ids.len()]);
             async move { drop(inbox.open_conversation(&who, id, 100).await.expect("a conversation")) }
         };
+        if let Some(prepare) = prepare {
+            each_file(&site.state(), prepare);
+        }
         column.add_times(what, looks(look).await, true);
     }
     close(inbox).await;
+}
+
+fn each_file(directory: &Path, act: fn(&Path)) {
+    for entry in fs::read_dir(directory).expect("it is there").flatten() {
+        if entry.path().is_dir() { each_file(&entry.path(), act) } else { act(&entry.path()) }
+    }
+}
+
+/// Takes a file out of the system's memory.
+fn forget(file: &Path) {
+    let file = fs::File::open(file).expect("it is ours");
+    // Only what has reached the disk can be taken out.
+    file.sync_all().expect("it is ours");
+    rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).expect("Linux does");
+}
+
+/// Brings a file into the system's memory.
+fn fetch(file: &Path) {
+    io::copy(&mut fs::File::open(file).expect("it is ours"), &mut io::sink()).expect("it is ours");
 }
 
 /// Until the daemon serves, in seconds.

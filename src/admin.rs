@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -139,25 +140,31 @@ impl Finding {
 pub enum AdminError {
     #[error("the daemon does not answer on {path}: is it running? See `systemctl status frontdesk`")]
     NoDaemon { path: PathBuf, source: io::Error },
-    #[error("the daemon's answer was cut short")]
+    /// The daemon had the whole request.
+    #[error("the daemon did not answer: it may have done it all the same. See `journalctl -u frontdesk`")]
+    NoAnswer(#[source] io::Error),
+    #[error("the daemon's answer was cut short: it may have done it all the same. See `journalctl -u frontdesk`")]
     Cut,
 }
 
 /// Sends one request to the daemon.
 pub async fn ask(socket: &Path, request: &Request) -> Result<Answer, AdminError> {
     let no_daemon = |source| AdminError::NoDaemon { path: socket.to_owned(), source };
-    let exchange = async {
+    let send = async {
         let mut stream = UnixStream::connect(socket).await.map_err(no_daemon)?;
         // It may carry a passphrase.
         let mut line = Zeroizing::new(serde_json::to_vec(request).expect("a request has no unserialisable part"));
         line.push(b'\n');
         stream.write_all(&line).await.map_err(no_daemon)?;
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer).await.map_err(no_daemon)?;
-        serde_json::from_str(&answer).map_err(|_| AdminError::Cut)
+        Ok(stream)
     };
-    let late = || no_daemon(io::ErrorKind::TimedOut.into());
-    tokio::time::timeout(DEADLINE, exchange).await.unwrap_or_else(|_| Err(late()))
+    let late = || io::Error::from(io::ErrorKind::TimedOut);
+    let stream = timeout(DEADLINE, send).await.unwrap_or_else(|_| Err(no_daemon(late())))?;
+    let mut answer = String::new();
+    let mut reader = BufReader::new(stream);
+    let reading = timeout(DEADLINE, reader.read_line(&mut answer)).await.unwrap_or_else(|_| Err(late()));
+    reading.map_err(AdminError::NoAnswer)?;
+    serde_json::from_str(&answer).map_err(|_| AdminError::Cut)
 }
 
 /// Binds the socket, readable by its owner alone. A left-over of an earlier run is replaced.
@@ -186,7 +193,7 @@ pub struct Reach {
 pub async fn serve(listener: &UnixListener, reach: &Reach, stop: &CancellationToken) {
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let Ok((stream, _)) = accepted else { continue };
-        if tokio::time::timeout(DEADLINE, converse(stream, reach)).await.is_err() {
+        if timeout(DEADLINE, converse(stream, reach)).await.is_err() {
             tracing::warn!("a command on the admin socket took too long");
         }
     }

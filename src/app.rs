@@ -152,6 +152,9 @@ async fn open_up(door: &Door, config: &Config, clock: &Clock, claim: Claim, unlo
         door.gate.reach(Stage::TakingIn);
     }
     door.hand_over().await;
+    if let Some(told) = door.gate.take_told() {
+        inbox.take_over_alerts(told).await?;
+    }
     if let Err(error) = jobs::waiting::take_in(&inbox, &config.store.directory).await {
         tracing::error!(reason = %Failure::from(error), "what waited is not all in the inbox yet");
     }

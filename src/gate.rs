@@ -27,6 +27,7 @@ use self::limits::Limits;
 use crate::{
     clock::Clock,
     model::{
+        alerts::Watch,
         audit::{Actor, Attempt, Outcome},
         health::LineState,
         line::LineId,
@@ -181,6 +182,7 @@ struct Shared {
     turn: Arc<Semaphore>,
     attempts: Mutex<Vec<Attempt>>,
     lines: watch::Sender<BTreeMap<LineId, LineState>>,
+    told: Mutex<Option<Watch>>,
 }
 
 /// A handle on the gate; clones share it.
@@ -203,6 +205,7 @@ impl Gate {
             turn: Arc::new(Semaphore::new(1)),
             attempts: Mutex::default(),
             lines: watch::Sender::default(),
+            told: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -301,6 +304,16 @@ impl Gate {
     /// The attempts that were noted, oldest first, for the audit trail.
     pub fn take_attempts(&self) -> Vec<Attempt> {
         std::mem::take(&mut held(&self.shared.attempts))
+    }
+
+    /// Keeps what was told to whoever looks after the server.
+    pub fn note_told(&self, told: Watch) {
+        *held(&self.shared.told) = Some(told);
+    }
+
+    /// What was told meanwhile, for the inbox to go on with.
+    pub fn take_told(&self) -> Option<Watch> {
+        held(&self.shared.told).take()
     }
 
     /// Says how a line is while the store is sealed.

@@ -374,6 +374,12 @@ impl Way<'_> {
             {
                 Ok(Err(request))
             }
+            // To look changes nothing.
+            (Err(AdminError::NoAnswer(_) | AdminError::Cut), request)
+                if !matches!(request, Request::Key(KeyRequest::List)) =>
+            {
+                Err(KeyCommandError::InDoubt("the daemon gave no answer".to_owned()))
+            }
             (Err(error), _) => Err(error.into()),
         }
     }

@@ -5,7 +5,7 @@ use std::{io, path::Path};
 
 use crate::{
     admin::{self, AdminError, Answer, Request},
-    app::{door::Door, key::Why, terminal},
+    app::{door::Door, key::Why, page, terminal},
     clock::Clock,
     config::{Config, ConfigError},
     gate::{Refusal, Words},
@@ -16,7 +16,8 @@ use crate::{
 /// Waits for the words. Texts and what machines of the house send are taken in meanwhile.
 pub(super) async fn wait(door: &Door, config: &Config, clock: &Clock, keyslots: Keyslots, why: &Why) -> Unlocked {
     tracing::warn!(reason = %why, "the store is sealed: run `frontdesk unseal`, or open any page in a browser");
-    jobs::sealed::start(&door.outer, config, &door.gate, clock, door.tls.clone());
+    let (why, page) = (why.to_string(), page(config, "/"));
+    jobs::sealed::start(&door.outer, config, &door.gate, clock, door.tls.clone(), &why, page);
     let opener = move |words: &Words| {
         let unlocked = keyslots.unlock_with_words(words.typed()).map_err(|error| match error {
             KeyslotError::Wrong => Refusal::Wrong,

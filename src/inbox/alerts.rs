@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use super::{Inbox, InboxError};
 use crate::{
     model::{
-        alerts::{Delivery, Notice, NoticeKind, Rules, Told, Way},
+        alerts::{Delivery, Notice, NoticeKind, Rules, Told, Watch, Way},
         audit::{Action, Actor, Outcome},
         health::{AlertReport, Fault},
         outgoing::HandOver,
@@ -40,6 +40,17 @@ impl Inbox {
                 desk.audit(Actor::Daemon, Action::HandOverEnded, [], Outcome::Failed)?;
             }
             Ok(())
+        })
+        .await
+    }
+
+    /// Goes on with what was told while the store was sealed, so that its end is told as well.
+    pub async fn take_over_alerts(&self, told: Watch) -> Result<(), InboxError> {
+        self.change(move |desk| {
+            let mut alerting: Alerting = desk.txn.read(&schema::ALERTS, &()).readable()?.unwrap_or_default();
+            alerting.watch.take_over(told.clone());
+            desk.txn.put(&schema::ALERTS, &(), &alerting)?;
+            Ok(desk.audit(Actor::Daemon, Action::Alerted, [], Outcome::Done)?)
         })
         .await
     }
@@ -97,20 +108,7 @@ impl Inbox {
             let now = desk.now();
             let mut alerting: Alerting = desk.txn.read(&schema::ALERTS, &()).readable()?.unwrap_or_default();
             let Some(delivery) = &mut alerting.delivery else { return Ok(()) };
-            let outcome = match &ended {
-                HandOver::Accepted(_) => {
-                    delivery.accepted(way, now)?;
-                    Outcome::Done
-                }
-                HandOver::RetryLater { what, .. } | HandOver::Refused { what } => {
-                    delivery.refused(way, now, what, ways.text)?;
-                    Outcome::Failed
-                }
-                HandOver::Unknown { .. } => {
-                    delivery.lost_sight(way, now, ways.text)?;
-                    Outcome::Failed
-                }
-            };
+            let outcome = if delivery.end(way, now, &ended, ways.text)? { Outcome::Done } else { Outcome::Failed };
             desk.txn.put(&schema::ALERTS, &(), &alerting)?;
             Ok(desk.audit(Actor::Daemon, Action::HandOverEnded, [], outcome)?)
         })

@@ -11,7 +11,7 @@ use crate::{
         ids::{ConversationId, MessageId},
         line::{Channel, LineId},
         message::{Entry, Event, Message, OutboundMessage, Recipient, SentPart},
-        outbound::{Answer, Attempt, Outbound, WrongState},
+        outbound::{Answer, Attempt, Due, Outbound, WrongState},
         outgoing::{HandOver, OutgoingMail, OutgoingText, Receipt},
         parsed::{Mailbox, ParsedFile},
         staff::Who,
@@ -64,10 +64,10 @@ pub(super) fn advance(
     outbound.attempts.extend(attempt);
     outbound.state = next;
     match &outbound.state {
-        Outbound::Queued { due_at } => {
+        Outbound::Queued { due } => {
             let earlier = desk.txn.read(&schema::OUTBOX, &id).readable()?;
-            let row = earlier.unwrap_or_else(|| new_row(conversation.id, outbound, *due_at));
-            let row = OutboxRow { due_at: *due_at, handing_over: false, early: Vec::new(), ..row };
+            let row = earlier.unwrap_or_else(|| new_row(conversation.id, outbound, *due));
+            let row = OutboxRow { due: *due, handing_over: false, early: Vec::new(), ..row };
             desk.txn.put(&schema::OUTBOX, &id, &row)?;
             desk.wake_jobs();
         }
@@ -77,12 +77,12 @@ pub(super) fn advance(
     Ok(desk.save_message(message)?)
 }
 
-fn new_row(conversation: ConversationId, outbound: &OutboundMessage, due_at: Timestamp) -> OutboxRow {
+fn new_row(conversation: ConversationId, outbound: &OutboundMessage, due: Due) -> OutboxRow {
     OutboxRow {
         conversation,
         channel: outbound.channel,
         line: outbound.line.clone(),
-        due_at,
+        due,
         handing_over: false,
         attempts: 0,
         answers: Vec::new(),
@@ -127,11 +127,11 @@ pub(super) fn queue(
     conversation: &mut Conversation,
     category: Category,
     outbound: OutboundMessage,
-    due_at: Timestamp,
+    due: Due,
     key: DataKey,
 ) -> Result<MessageId, InboxError> {
     let id = desk.new_message_id();
-    desk.txn.put(&schema::OUTBOX, &id, &new_row(conversation.id, &outbound, due_at))?;
+    desk.txn.put(&schema::OUTBOX, &id, &new_row(conversation.id, &outbound, due))?;
     if let Some(message_id) = &outbound.message_id {
         file::remember_message_id(desk, message_id, id)?;
     }
@@ -150,7 +150,7 @@ pub(super) fn queue_automatic_text(
     to: &PhoneNumber,
     text: String,
 ) -> Result<(), InboxError> {
-    let due_at = desk.now();
+    let due = Due::at_once(desk.now());
     let outbound = OutboundMessage {
         channel: Channel::Sms,
         line: line.clone(),
@@ -160,7 +160,7 @@ pub(super) fn queue_automatic_text(
         subject: None,
         text,
         attachments: Vec::new(),
-        state: Outbound::Queued { due_at },
+        state: Outbound::Queued { due },
         attempts: Vec::new(),
         message_id: None,
         in_reply_to: None,
@@ -168,7 +168,7 @@ pub(super) fn queue_automatic_text(
         parts: Vec::new(),
     };
     let key = desk.txn.new_data_key()?;
-    let id = queue(desk, conversation, Category::Uncategorised, outbound, due_at, key)?;
+    let id = queue(desk, conversation, Category::Uncategorised, outbound, due, key)?;
     Ok(desk.audit(Actor::Daemon, Action::Queued, [id.0, conversation.id.0], Outcome::Done)?)
 }
 
@@ -217,14 +217,15 @@ impl Inbox {
         let now = self.clock().now();
         let caps = self.practice().lines.get(line).and_then(|line| line.text_caps);
         let rows = self.outbox().await?.into_iter();
-        let next =
-            rows.filter(|(_, row)| row.line == *line && !row.handing_over).min_by_key(|(id, row)| (row.due_at, *id));
+        let next = rows
+            .filter(|(_, row)| row.line == *line && !row.handing_over)
+            .min_by_key(|(id, row)| (row.due.at(now), *id));
         let Some((id, row)) = next else { return Ok(NextDue::Nothing) };
         let free_at = match caps {
             Some(caps) => self.text_budget(line).await?.free_at(caps, now),
             None => now,
         };
-        let at = row.due_at.max(free_at);
+        let at = row.due.at(now).max(free_at);
         Ok(if at <= now { NextDue::Now(id) } else { NextDue::At(at) })
     }
 
@@ -411,7 +412,7 @@ impl Inbox {
                     {
                         return Err(opted_out());
                     }
-                    (outbound.state.send_again(now)?, "Staff: send again")
+                    (outbound.state.send_again(Due::at_once(now))?, "Staff: send again")
                 }
                 Answer::GiveUp => (outbound.state.give_up(now)?, "Staff: given up"),
             };
@@ -433,7 +434,7 @@ fn begin(desk: &mut Desk<'_, '_>, id: MessageId) -> Result<Option<Message>, Inbo
     };
     let mut conversation = desk.conversation(message.conversation)?;
     let outbound = message.outbound_mut().ok_or(InboxError::NotFound)?;
-    if row.handing_over || matches!(outbound.state, Outbound::Queued { due_at } if due_at > now) {
+    if row.handing_over || matches!(outbound.state, Outbound::Queued { due } if due.at(now) > now) {
         return Ok(None);
     }
     let Ok(next) = outbound.state.begin(now) else {
@@ -510,7 +511,7 @@ fn end(desk: &mut Desk<'_, '_>, id: MessageId, ended: &HandOver, jitter: u64) ->
             let asked = after_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX).clamp(RETRY_LEAST_MS, DAY_MS));
             let wait = asked.unwrap_or_else(|| retry_wait_ms(row.attempts, jitter));
             let words = format!("Not sent yet: {what}. It is tried again by itself");
-            (outbound.state.postpone(now.plus_ms(wait))?, words)
+            (outbound.state.postpone(Due::after_ms(now, wait))?, words)
         }
         HandOver::Refused { what } => (outbound.state.fail(now)?, format!("Not sent: {what}")),
         HandOver::Unknown { what } => {
@@ -557,8 +558,8 @@ fn settle(desk: &mut Desk<'_, '_>, id: MessageId, doubtful: bool) -> Result<(), 
     let Some(mut message) = desk.readable_message(id)? else { return Ok(give_up(desk, id)?) };
     let mut conversation = desk.conversation(message.conversation)?;
     let outbound = message.outbound_mut().ok_or(InboxError::NotFound)?;
-    let row = row.unwrap_or_else(|| new_row(conversation.id, outbound, now));
-    let due_at = |state: &Outbound| if let Outbound::Queued { due_at } = state { *due_at } else { now };
+    let row = row.unwrap_or_else(|| new_row(conversation.id, outbound, Due::at_once(now)));
+    let due_at = |state: &Outbound| if let Outbound::Queued { due } = state { due.at(now) } else { now };
     let to = text_recipient(outbound);
     let (next, words) = match &outbound.state {
         state @ Outbound::HandingOver { .. } => {

@@ -10,7 +10,7 @@ use crate::{
         ids::{ConversationId, MessageId, StaffId},
         line::{Channel, LineId},
         message::{Attachment, Entry, Event, Heard, InboundDetail, Message, OutboundMessage, Recipient},
-        outbound::Outbound,
+        outbound::{Due, Outbound},
         parsed::{ParsedFile, PbxItem},
         staff::{Staff, Who},
         time::Timestamp,
@@ -311,9 +311,9 @@ impl Inbox {
             let mut conversation = desk.visible_conversation(&who, reply.conversation)?;
             check_cursor(&conversation, &who, reply.cursor)?;
             let category = category_here(desk, &who, &conversation)?;
-            let due_at = desk.now().plus_ms(undo_ms);
-            let outbound = compose(desk, &who, &conversation, &reply, line.channel, &attachments, due_at)?;
-            let message = outbox::queue(desk, &mut conversation, category, outbound, due_at, key)?;
+            let due = Due::after_ms(desk.now(), undo_ms);
+            let outbound = compose(desk, &who, &conversation, &reply, line.channel, &attachments, due)?;
+            let message = outbox::queue(desk, &mut conversation, category, outbound, due, key)?;
             let waited = conversation.visible(who.sees());
             let answers = waited.filter_map(|s| Some((s.category, s.waiting_since?))).collect();
             conversation.answered(who.sees());
@@ -510,7 +510,7 @@ fn compose(
     reply: &Reply,
     channel: Channel,
     attachments: &[Attachment],
-    due_at: Timestamp,
+    due: Due,
 ) -> Result<OutboundMessage, InboxError> {
     let contact = desk.contact(conversation.contact)?;
     let mut outbound = OutboundMessage {
@@ -522,7 +522,7 @@ fn compose(
         subject: None,
         text: reply.text.trim().to_owned(),
         attachments: attachments.to_vec(),
-        state: Outbound::Queued { due_at },
+        state: Outbound::Queued { due },
         attempts: Vec::new(),
         message_id: None,
         in_reply_to: None,

@@ -7,15 +7,19 @@ use jiff::tz::TimeZone;
 
 use super::supervisor::{Failure, Job, Reins, job as make};
 use crate::{
+    clock::Clock,
     config::{Config, CredentialError},
+    gate::Gate,
     inbox::{AlertWays, AlertWords, Inbox},
     mail::{self, Secret, smtp::SmtpConfig},
     model::{
         address::{EmailAddress, PhoneNumber},
-        alerts::{Notice, Rules, Way},
+        alerts::{Delivery, Notice, Rules, Watch, Way},
+        health::{Fault, Severity},
         line::LineId,
         outgoing::{HandOver, OutgoingMail, OutgoingText},
         parsed::Mailbox,
+        time::Timestamp,
     },
     sms::modem::Texter,
     store::seal::random,
@@ -43,6 +47,7 @@ pub struct Alerts {
     mail: Option<ByMail>,
     text: Option<ByText>,
     rules: Rules,
+    practice: String,
     /// The address of the Health page.
     page: String,
     zone: TimeZone,
@@ -76,7 +81,7 @@ impl Alerts {
         let rules = Rules { after_ms: i64::from(section.after_s) * 1000, repeat_ms };
         // The configuration has checked the name.
         let zone = TimeZone::get(&config.practice.time_zone).unwrap_or(TimeZone::UTC);
-        Ok(Some(Self { mail, text, rules, page, zone }))
+        Ok(Some(Self { mail, text, rules, practice: config.practice.name.clone(), page, zone }))
     }
 
     /// By what alerts go out, in words.
@@ -89,15 +94,15 @@ impl Alerts {
         AlertWays { mail: self.mail.is_some(), text: self.text.is_some() }
     }
 
-    async fn send(&self, inbox: &Inbox, way: Way, notice: &Notice) -> HandOver {
-        let words = AlertWords { notice, practice: &inbox.practice().name, page: &self.page, zone: &self.zone };
+    async fn send(&self, now: Timestamp, way: Way, notice: &Notice) -> HandOver {
+        let words = AlertWords { notice, practice: &self.practice, page: &self.page, zone: &self.zone };
         let unset = || HandOver::Refused { what: "this way is not set up any more".into() };
         match way {
             Way::Mail => {
                 let Some(by) = &self.mail else { return unset() };
                 let mail = OutgoingMail {
                     line: by.line.clone(),
-                    from: Mailbox { name: Some(inbox.practice().name.clone()), address: by.from.clone() },
+                    from: Mailbox { name: Some(self.practice.clone()), address: by.from.clone() },
                     to: vec![Mailbox { name: None, address: by.to.clone() }],
                     cc: Vec::new(),
                     reply_to: None,
@@ -107,7 +112,7 @@ impl Alerts {
                     references: Vec::new(),
                     text: words.text(),
                     attachments: Vec::new(),
-                    date: inbox.clock().now(),
+                    date: now,
                     automatic: true,
                 };
                 mail::smtp::send(&by.server, &by.password, &mail).await
@@ -138,7 +143,7 @@ async fn tell(inbox: &Inbox, alerts: &Alerts, reins: &Reins) -> Result<(), Failu
             && let Some(notice) = inbox.begin_alert(way).await?
         {
             // Once begun, a hand-over is waited for: cutting it off would leave it unconfirmed.
-            let ended = reins.beat_beside(alerts.send(inbox, way, &notice)).await;
+            let ended = reins.beat_beside(alerts.send(inbox.clock().now(), way, &notice)).await;
             inbox.end_alert(way, ended, ways).await?;
             continue;
         }
@@ -148,6 +153,55 @@ async fn tell(inbox: &Inbox, alerts: &Alerts, reins: &Reins) -> Result<(), Failu
             () = tokio::time::sleep(LOOK_EVERY) => {}
             () = reins.stop.cancelled() => {}
         }
+    }
+    Ok(())
+}
+
+/// Tells that the store is sealed, and `why`. What was told is noted at the gate: a new start while it still is sealed
+/// knows nothing of it and tells it again.
+pub fn while_sealed(gate: Gate, clock: Clock, alerts: Arc<Alerts>, why: &str) -> Job {
+    let fault = Fault {
+        key: "sealed".into(),
+        severity: Severity::Failing,
+        what: format!("The records are sealed since Frontdesk started: {why}"),
+        to_do:
+            "Open the page below and type the passphrase or the recovery key, or run `frontdesk unseal` on the server. \
+                Until then nobody can read or answer anything; nothing is lost."
+                .into(),
+        since: Some(clock.now()),
+    };
+    make(move |reins| {
+        let (gate, clock, alerts, fault) = (gate.clone(), clock.clone(), alerts.clone(), fault.clone());
+        async move { tell_sealed(&gate, &clock, &alerts, fault, &reins).await }
+    })
+}
+
+async fn tell_sealed(gate: &Gate, clock: &Clock, alerts: &Alerts, fault: Fault, reins: &Reins) -> Result<(), Failure> {
+    let faults = [fault];
+    let (mut watch, mut delivery) = (Watch::default(), None::<Delivery>);
+    while !reins.stop.is_cancelled() {
+        if let Some(notice) = watch.step(clock.now(), &faults, &alerts.rules) {
+            delivery = Some(Delivery::new(notice, alerts.mail.is_some()));
+        }
+        if let Some(delivery) = &mut delivery
+            && let Some(way) = delivery.due(clock.now())
+        {
+            delivery.begin(way, clock.now())?;
+            let sending = alerts.send(clock.now(), way, &delivery.notice);
+            // Unsealing does not wait for a server that does not answer.
+            let ended = reins.beat_beside(reins.stop.run_until_cancelled(sending)).await;
+            let ended = ended.unwrap_or_else(|| HandOver::Unknown { what: "the store was unsealed meanwhile".into() });
+            delivery.end(way, clock.now(), &ended, alerts.text.is_some())?;
+            if let HandOver::RetryLater { what, .. } | HandOver::Refused { what } = &ended {
+                tracing::warn!(reason = %what, "that the store is sealed could not be told yet");
+            }
+            if delivery.has_left() {
+                gate.note_told(watch.clone());
+            }
+            continue;
+        }
+        reins.beat();
+        let _ = reins.stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await;
     }
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! What goes on while the store is sealed: texts come off the SIM, which is small, and machines of the house get rid of
 //! their mail. Each item is encrypted to the public intake key. Mailboxes and PBXs keep theirs until the store is open.
+//! Whoever looks after the server is told that somebody has to unseal it.
 
 use std::sync::Arc;
 
 use super::{
-    sink,
+    alerts, sink,
     supervisor::{Failure, Supervisor},
     texts,
 };
@@ -13,6 +14,7 @@ use crate::{
     config::Config,
     gate::Gate,
     model::{health::LineState, line::LineId},
+    sms::modem::Texter,
     store::waiting::{self, Waiting},
 };
 
@@ -47,11 +49,39 @@ impl texts::Host for Outside {
     async fn pin_accepted(&self, _line: &LineId) {}
 }
 
-/// Starts the jobs that a sealed store allows. Where nothing can be encrypted to, the lines say so and keep their items.
-pub fn start(supervisor: &Supervisor, config: &Config, gate: &Gate, clock: &Clock, tls: Arc<rustls::ServerConfig>) {
-    let sink = sink::Sink::of(config, Some(tls));
+/// Starts the jobs that a sealed store allows. `why` it is sealed and `page`, any address of ours, are for whoever looks
+/// after the server.
+pub fn start(
+    supervisor: &Supervisor,
+    config: &Config,
+    gate: &Gate,
+    clock: &Clock,
+    tls: Arc<rustls::ServerConfig>,
+    why: &str,
+    page: String,
+) {
+    let texters = take_in(supervisor, config, gate, clock, tls);
+    match alerts::Alerts::of(config, &texters, page) {
+        Ok(None) => {}
+        Ok(Some(alerts)) => {
+            let job = alerts::while_sealed(gate.clone(), clock.clone(), Arc::new(alerts), why);
+            supervisor.start("alerts", job);
+        }
+        Err(error) => tracing::warn!(reason = %Failure::from(error), "nobody is told that the store is sealed"),
+    }
+}
+
+/// Where nothing can be encrypted to, the lines say so and keep their items. Gives the modems that run.
+fn take_in(
+    supervisor: &Supervisor,
+    config: &Config,
+    gate: &Gate,
+    clock: &Clock,
+    tls: Arc<rustls::ServerConfig>,
+) -> Vec<(LineId, Texter)> {
+    let (sink, mut texters) = (sink::Sink::of(config, Some(tls)), Vec::new());
     if config.sms.is_empty() && sink.is_none() {
-        return;
+        return texters;
     }
     let waiting = match Waiting::open(&config.store.directory, clock.clone(), waiting::Limits::default()) {
         Ok(waiting) => waiting,
@@ -61,7 +91,7 @@ pub fn start(supervisor: &Supervisor, config: &Config, gate: &Gate, clock: &Cloc
             for line in &config.sms {
                 gate.report_line(&line.id, LineState::Down { what: format!("its texts stay on the SIM: {what}") });
             }
-            return;
+            return texters;
         }
     };
     for line in &config.sms {
@@ -69,10 +99,12 @@ pub fn start(supervisor: &Supervisor, config: &Config, gate: &Gate, clock: &Cloc
         gate.report_line(&line.id, LineState::Starting);
         // That there is a PIN is enough to know: it is not tried.
         let pin = line.pin_credential.as_ref().map(|_| String::new());
-        let (_, modem) = texts::modem(host, line.clone(), pin);
+        let (texter, modem) = texts::modem(host, line.clone(), pin);
         supervisor.start(&format!("modem/{}", line.id), modem);
+        texters.push((line.id.clone(), texter));
     }
     if let Some(sink) = sink {
         supervisor.start("mail-sink", sink::job(Arc::new(waiting), clock.clone(), sink));
     }
+    texters
 }

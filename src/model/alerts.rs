@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     health::{Fault, Severity},
-    outbound::{Outbound, WrongState},
+    outbound::{Due, Outbound, WrongState},
+    outgoing::HandOver,
     time::Timestamp,
 };
 
@@ -119,6 +120,12 @@ impl Watch {
         Some(Notice { at: now, kind, new, still, over })
     }
 
+    /// Goes on where another one ended: with what that one has told.
+    pub fn take_over(&mut self, earlier: Self) {
+        self.faults.extend(earlier.faults.into_iter().filter(|(_, known)| known.told));
+        self.last_told = self.last_told.max(earlier.last_told);
+    }
+
     /// Whether something is wrong at this moment.
     pub fn is_something_wrong(&self) -> bool {
         self.faults.values().any(|known| known.gone_since.is_none())
@@ -172,7 +179,7 @@ pub struct Delivery {
 impl Delivery {
     /// By mail where there is an address, else by text.
     pub fn new(notice: Notice, by_mail: bool) -> Self {
-        let queued = Some(Outbound::Queued { due_at: notice.at });
+        let queued = Some(Outbound::Queued { due: Due::at_once(notice.at) });
         let (mail, text) = if by_mail { (queued, None) } else { (None, queued) };
         Self { notice, mail, text, tries: 0, trouble: None }
     }
@@ -186,7 +193,7 @@ impl Delivery {
 
     /// What is to be handed over now.
     pub fn due(&self, now: Timestamp) -> Option<Way> {
-        let is_due = |state: &Option<Outbound>| matches!(state, Some(Outbound::Queued { due_at }) if *due_at <= now);
+        let is_due = |state: &Option<Outbound>| matches!(state, Some(Outbound::Queued { due }) if due.at(now) <= now);
         [(Way::Mail, &self.mail), (Way::Text, &self.text)].into_iter().find(|(_, s)| is_due(s)).map(|(way, _)| way)
     }
 
@@ -204,7 +211,7 @@ impl Delivery {
     }
 
     /// The next hop took it: the other way is not needed any more.
-    pub fn accepted(&mut self, way: Way, now: Timestamp) -> Result<(), WrongState> {
+    fn accepted(&mut self, way: Way, now: Timestamp) -> Result<(), WrongState> {
         self.change(way, |state| state.accept(now))?;
         let other = if way == Way::Mail { &mut self.text } else { &mut self.mail };
         *other = None;
@@ -213,21 +220,32 @@ impl Delivery {
     }
 
     /// Nothing left by this way: it is tried again, and by text as well where `may_text`.
-    pub fn refused(&mut self, way: Way, now: Timestamp, why: &str, may_text: bool) -> Result<(), WrongState> {
+    fn refused(&mut self, way: Way, now: Timestamp, why: &str, may_text: bool) -> Result<(), WrongState> {
         let wait = (RETRY_FIRST_MS << self.tries.saturating_sub(1).min(8)).min(RETRY_MAX_MS);
-        self.change(way, |state| state.postpone(now.plus_ms(wait)))?;
+        self.change(way, |state| state.postpone(Due::after_ms(now, wait)))?;
         self.trouble = Some(why.to_owned());
         self.fall_back(now, may_text);
         Ok(())
     }
 
     /// It may have left by this way, so it is not tried by it again; a text is another way.
-    pub fn lost_sight(&mut self, way: Way, now: Timestamp, may_text: bool) -> Result<(), WrongState> {
+    fn lost_sight(&mut self, way: Way, now: Timestamp, may_text: bool) -> Result<(), WrongState> {
         self.change(way, |state| state.lose_sight(now))?;
         if way == Way::Mail {
             self.fall_back(now, may_text);
         }
         Ok(())
+    }
+
+    /// Notes how a hand-over ended. Gives whether the message left by it.
+    pub fn end(&mut self, way: Way, now: Timestamp, ended: &HandOver, may_text: bool) -> Result<bool, WrongState> {
+        match ended {
+            HandOver::Accepted(_) => self.accepted(way, now).map(|()| true),
+            HandOver::RetryLater { what, .. } | HandOver::Refused { what } => {
+                self.refused(way, now, what, may_text).map(|()| false)
+            }
+            HandOver::Unknown { .. } => self.lost_sight(way, now, may_text).map(|()| false),
+        }
     }
 
     /// After a start: a hand-over without an end may have happened.
@@ -240,7 +258,7 @@ impl Delivery {
 
     fn fall_back(&mut self, now: Timestamp, may_text: bool) {
         if may_text && self.text.is_none() {
-            self.text = Some(Outbound::Queued { due_at: now });
+            self.text = Some(Outbound::Queued { due: Due::at_once(now) });
         }
     }
 
@@ -331,6 +349,20 @@ mod tests {
         let notice = watch.step(T.plus_ms(75 * MINUTE), &[fault("b")], &rules()).unwrap();
         assert_eq!((words(&notice.over), words(&notice.still)), (vec!["a broke".into()], vec!["b broke".into()]));
         assert_eq!(tell(&mut watch, 76, 90, &[]), [(81, NoticeKind::AllClear)]);
+    }
+
+    #[test]
+    fn what_was_told_before_the_store_was_open_is_over_like_anything_else() {
+        use NoticeKind::{AllClear, Broken};
+        let mut sealed = Watch::default();
+        assert_eq!(tell(&mut sealed, 0, 10, &[fault("sealed")]), [(5, Broken)]);
+        // What nobody was told of is not taken over.
+        assert_eq!(tell(&mut sealed, 10, 12, &[fault("sealed"), fault("short")]), []);
+        let mut watch = Watch::default();
+        watch.take_over(sealed);
+        assert!(watch.faults.contains_key("sealed") && !watch.faults.contains_key("short"));
+        assert_eq!(tell(&mut watch, 12, 60, &[]), [(17, AllClear)]);
+        assert_eq!(watch, Watch::default());
     }
 
     #[test]

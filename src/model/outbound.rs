@@ -13,11 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{ids::StaffId, time::Timestamp};
 
+/// A clock that is corrected by more than this was wrong.
+const SET_BACK_MS: i64 = 5_000;
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outbound {
-    /// Leaves at `due_at`: ten seconds after Send at the earliest, so that it can be undone.
+    /// Leaves when it is due: ten seconds after Send at the earliest, so that it can be undone.
     Queued {
-        due_at: Timestamp,
+        due: Due,
     },
     /// The intent is durable and the channel is at work. A restart in this state means `Unconfirmed`.
     HandingOver {
@@ -42,6 +45,34 @@ pub enum Outbound {
     Cancelled {
         at: Timestamp,
     },
+}
+
+/// When something is to be done, and when that was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Due {
+    at: Timestamp,
+    decided: Timestamp,
+}
+
+impl Due {
+    pub fn at_once(now: Timestamp) -> Self {
+        Self::after_ms(now, 0)
+    }
+
+    pub fn after_ms(now: Timestamp, wait: i64) -> Self {
+        Self { at: now.plus_ms(wait), decided: now }
+    }
+
+    /// The time, by the clock of then.
+    pub fn planned(self) -> Timestamp {
+        self.at
+    }
+
+    /// The time. Where the clock was set back since it was decided, that is `now`: the wait was meant by a clock that was
+    /// wrong. A slight correction is none of that.
+    pub fn at(self, now: Timestamp) -> Timestamp {
+        if self.decided.ms_since(now) > SET_BACK_MS { now } else { self.at }
+    }
 }
 
 /// A change that the present state does not allow.
@@ -78,7 +109,7 @@ impl Outbound {
     /// The channel takes it up; durable before the first byte leaves.
     pub fn begin(&self, now: Timestamp) -> Result<Self, WrongState> {
         match self {
-            Self::Queued { due_at } if *due_at <= now => Ok(Self::HandingOver { since: now }),
+            Self::Queued { due } if due.at(now) <= now => Ok(Self::HandingOver { since: now }),
             _ => self.refuse("be handed over"),
         }
     }
@@ -90,10 +121,10 @@ impl Outbound {
         }
     }
 
-    /// Nothing left; it is tried again at `due_at`.
-    pub fn postpone(&self, due_at: Timestamp) -> Result<Self, WrongState> {
+    /// Nothing left; it is tried again when it is `due`.
+    pub fn postpone(&self, due: Due) -> Result<Self, WrongState> {
         match self {
-            Self::HandingOver { .. } => Ok(Self::Queued { due_at }),
+            Self::HandingOver { .. } => Ok(Self::Queued { due }),
             _ => self.refuse("be tried later"),
         }
     }
@@ -124,9 +155,9 @@ impl Outbound {
     }
 
     /// A person asked for it to be sent again.
-    pub fn send_again(&self, due_at: Timestamp) -> Result<Self, WrongState> {
+    pub fn send_again(&self, due: Due) -> Result<Self, WrongState> {
         match self {
-            Self::Unconfirmed { .. } | Self::Failed { .. } => Ok(Self::Queued { due_at }),
+            Self::Unconfirmed { .. } | Self::Failed { .. } => Ok(Self::Queued { due }),
             _ => self.refuse("be sent again"),
         }
     }
@@ -175,7 +206,7 @@ mod tests {
 
     fn every_state() -> Vec<Outbound> {
         vec![
-            Outbound::Queued { due_at: T },
+            Outbound::Queued { due: Due::at_once(T) },
             Outbound::HandingOver { since: T },
             Outbound::Sent { at: T },
             Outbound::Delivered { at: T },
@@ -192,10 +223,10 @@ mod tests {
         };
         assert_eq!(ok(|s| s.begin(T)), ["queued"]);
         assert_eq!(ok(|s| s.accept(T)), ["handing over", "unconfirmed"]);
-        assert_eq!(ok(|s| s.postpone(T)), ["handing over"]);
+        assert_eq!(ok(|s| s.postpone(Due::at_once(T))), ["handing over"]);
         assert_eq!(ok(|s| s.lose_sight(T)), ["handing over"]);
         assert_eq!(ok(|s| s.deliver(T)), ["handing over", "sent", "unconfirmed"]);
-        assert_eq!(ok(|s| s.send_again(T)), ["unconfirmed", "failed"]);
+        assert_eq!(ok(|s| s.send_again(Due::at_once(T))), ["unconfirmed", "failed"]);
         assert_eq!(ok(|s| s.cancel(T)), ["queued"]);
         assert_eq!(ok(|s| s.give_up(T)), ["unconfirmed", "failed"]);
         assert_eq!(ok(|s| s.fail(T)), ["queued", "handing over", "sent", "unconfirmed"]);
@@ -203,8 +234,17 @@ mod tests {
 
     #[test]
     fn nothing_leaves_before_the_undo_time_is_over() {
-        let queued = Outbound::Queued { due_at: T };
-        assert!(queued.begin(T.plus_ms(-1)).is_err());
-        assert!(queued.begin(T).is_ok());
+        let queued = Outbound::Queued { due: Due::after_ms(T, 10_000) };
+        assert!(queued.begin(T.plus_ms(9_999)).is_err());
+        assert!(queued.begin(T.plus_ms(10_000)).is_ok());
+    }
+
+    /// A clock that ran a year ahead is set right: what was sent meanwhile must not wait for a year.
+    #[test]
+    fn a_clock_that_is_set_back_holds_nothing_up() {
+        let due = Due::after_ms(T, 10_000);
+        for (now, expected) in [(0, 10_000), (-1_500, 10_000), (-SET_BACK_MS - 1, -SET_BACK_MS - 1), (20_000, 10_000)] {
+            assert_eq!(due.at(T.plus_ms(now)), T.plus_ms(expected), "{now}");
+        }
     }
 }

@@ -34,6 +34,7 @@ use super::{
     seal::{Place, aead, open_with, random, seal_with},
     secret::Secret,
     vault::{SealError, Vault},
+    whole,
 };
 use crate::model::{ids::BlobId, time::Timestamp};
 
@@ -96,15 +97,12 @@ impl Blobs {
     pub fn write(&self, now: Timestamp, key: Option<DataKey>, bytes: &[u8]) -> Result<BlobId, BlobError> {
         let id = BlobId::new(now, random());
         let path = self.path(id);
-        let write = |source| BlobError::Write { id, source };
-        let shard = path.parent().expect("a blob stands in a directory");
         let secret = Secret::random();
         let head = Zeroizing::new([secret.bytes().as_slice(), &(bytes.len() as u64).to_be_bytes()].concat());
         let record = self.vault.seal(place(&id.0.to_be_bytes()), key, false, &head);
         let record = record.map_err(|source| BlobError::Key { id, source })?;
         let file_key = aead(secret.bytes());
-        let new = path.with_extension("new");
-        let sealed = |file: File| {
+        let sealed = |file: &mut File| {
             let mut file = io::BufWriter::with_capacity(256 << 10, file);
             file.write_all(MAGIC)?;
             file.write_all(&(record.len() as u16).to_be_bytes())?;
@@ -119,15 +117,9 @@ impl Blobs {
                 let aad = self.chunk_aad(id, number, number + 1 == chunks);
                 file.write_all(&seal_with(&file_key, &aad, &chunk))?;
             }
-            file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-            fs::rename(&new, &path)
+            file.flush()
         };
-        if let Err(source) = File::create_new(&new).and_then(sealed) {
-            // On a full disk every byte counts; a start removes it too.
-            let _ = fs::remove_file(&new);
-            return Err(write(source));
-        }
-        File::open(shard).and_then(|dir| dir.sync_all()).map_err(write)?;
+        whole::write(&path, sealed).map_err(|source| BlobError::Write { id, source })?;
         Ok(id)
     }
 

@@ -48,6 +48,7 @@ use super::{
     keyring::Keyring,
     keys::KeyError,
     seal::{aead, open_with, random, seal_with},
+    whole,
 };
 
 const MAGIC: &[u8; 8] = b"FDKEYS01";
@@ -280,8 +281,7 @@ impl DataKeys {
     }
 
     fn sync_directory(&self) -> Result<(), DataKeyError> {
-        let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
-        synced.map_err(|error| cannot_write(&self.directory, error))
+        whole::sync_directory(&self.directory).map_err(|error| cannot_write(&self.directory, error))
     }
 
     fn note_repair(&self, words: String) {

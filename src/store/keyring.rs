@@ -20,7 +20,7 @@
 use std::{
     fs,
     io::{self, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, atomic::AtomicU64, atomic::Ordering},
 };
@@ -33,6 +33,7 @@ use super::{
     keys::{Kek, KeyError},
     seal::{DoesNotOpen, aead, fill_random, open_with, random, seal_with},
     secret::Secret,
+    whole,
 };
 
 const MAGIC: &[u8; 8] = b"FDRING01";
@@ -189,19 +190,12 @@ pub(super) fn is_opened_by(directory: &Path, kek: &Kek) -> bool {
     ["keyring", "keyring.copy"].iter().any(|file| read_file(&directory.join(file), kek).is_ok())
 }
 
-/// Writes a file whole: temporary, synced, renamed, directory synced. `wipe` overwrites what stood there before.
+/// Writes a file whole. `wipe` overwrites what stood there before.
 pub(super) fn write_file(path: &Path, bytes: &[u8], wipe: bool) -> Result<(), KeyError> {
     let write = |source| KeyError::Write { path: path.to_owned(), source };
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let mut out =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new).map_err(write)?;
-    out.write_all(bytes).and_then(|()| out.sync_all()).map_err(write)?;
     // The old file has no name any more once it is overwritten: a crash in between costs nothing.
     let old = if wipe { fs::OpenOptions::new().write(true).open(path).ok() } else { None };
-    fs::rename(&new, path).map_err(write)?;
-    let directory = path.parent().unwrap_or(Path::new("."));
-    fs::File::open(directory).and_then(|dir| dir.sync_all()).map_err(write)?;
+    whole::write(path, |file| file.write_all(bytes)).map_err(write)?;
     if let Some(old) = old {
         let mut noise = vec![0; old.metadata().map_or(0, |facts| facts.len()) as usize];
         fill_random(&mut noise);

@@ -27,6 +27,7 @@ pub mod table;
 mod tests;
 pub mod vault;
 pub mod waiting;
+mod whole;
 mod writer;
 
 use std::{
@@ -115,6 +116,21 @@ impl StoreError {
             _ => false,
         }
     }
+
+    /// Whether all that was missing is room on the disk.
+    pub fn is_of_want_of_room(&self) -> bool {
+        let first: &(dyn std::error::Error + 'static) = self;
+        let is_want = |error: &(dyn std::error::Error + 'static)| {
+            matches!(error.downcast_ref(), Some(EngineError::NoSpace { .. }))
+                || error.downcast_ref().is_some_and(is_full)
+        };
+        std::iter::successors(Some(first), |error| error.source()).any(is_want)
+    }
+}
+
+/// Whether the disk, or a quota, is full.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 struct Inner {
@@ -157,6 +173,19 @@ impl Inner {
             failed: watch::Sender::new(false),
             _lock: lock,
         }
+    }
+
+    /// Runs what writes. Where the disk has no room for it, the reserve is given back and it runs once more. Intake has
+    /// ended by then, so that the reserve serves what remains: auditing, and so reading, and answering.
+    fn with_room<T>(&self, mut write: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match write() {
+            Err(error) if error.is_of_want_of_room() && self.space.release() => write(),
+            done => done,
+        }
+    }
+
+    fn new_data_key(&self) -> Result<DataKey, StoreError> {
+        self.with_room(|| Ok(self.vault.data_keys.new_key().map_err(SealError::from)?))
     }
 
     /// After an error that only a new start mends, nothing more is written.
@@ -345,7 +374,7 @@ impl Store {
 
     /// A key that nothing is sealed under yet, for a new message.
     pub async fn new_data_key(&self) -> Result<DataKey, StoreError> {
-        self.work(|reader| Ok(reader.inner().vault.data_keys.new_key().map_err(SealError::from)?)).await
+        self.work(|reader| reader.inner().new_data_key()).await
     }
 
     /// Makes bytes durable so that a record under the same key may name them. Whoever writes that record notes each blob
@@ -355,7 +384,8 @@ impl Store {
             return Ok(Content::Inline(bytes));
         }
         self.work(move |reader| {
-            let id = reader.inner().blobs.write(reader.inner().clock.now(), Some(key), &bytes)?;
+            let inner = reader.inner();
+            let id = inner.with_room(|| Ok(inner.blobs.write(inner.clock.now(), Some(key), &bytes)?))?;
             Ok(Content::Blob { id, bytes: bytes.len() as u64 })
         })
         .await

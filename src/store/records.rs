@@ -344,7 +344,7 @@ impl<'a> Txn<'a> {
         value: &V,
     ) -> Result<(), StoreError> {
         let raw = raw_key(table, key);
-        let sealed = self.sealer().seal(table, &raw, data_key, value)?;
+        let sealed = self.reader.inner().with_room(|| self.sealer().seal(table, &raw, data_key, value))?;
         self.replace(raw, sealed)
     }
 
@@ -397,7 +397,7 @@ impl<'a> Txn<'a> {
 
     /// A key that nothing is sealed under yet. Waits for the disk now and then.
     pub fn new_data_key(&self) -> Result<DataKey, StoreError> {
-        Ok(self.sealer().vault.data_keys.new_key().map_err(SealError::from)?)
+        self.reader.inner().new_data_key()
     }
 
     /// Begins an epoch before which all are to be left behind. Being on the writer, it comes after all that was sealed

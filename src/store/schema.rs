@@ -19,6 +19,7 @@ use crate::model::{
     intake::{RawFormat, SourceKey},
     line::{Channel, LineId},
     message::{Content, Message},
+    outbound::Due,
     parsed::{ReportOutcome, TextContent, TextPart},
     shredding::Certificate,
     staff::{Role, Staff},
@@ -166,7 +167,7 @@ pub struct OutboxRow {
     pub conversation: ConversationId,
     pub channel: Channel,
     pub line: LineId,
-    pub due_at: Timestamp,
+    pub due: Due,
     /// The intent to hand over is written: after a restart this is unconfirmed.
     pub handing_over: bool,
     pub attempts: u16,

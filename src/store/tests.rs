@@ -236,3 +236,32 @@ async fn a_damaged_record_is_named_whichever_of_its_bytes_it_is() {
         assert!(!*store.failed().borrow());
     }
 }
+
+/// Not only a commit may find the disk full: so may the file of a large value and the keys of a new message.
+#[tokio::test]
+async fn whatever_finds_the_disk_full_gets_the_reserve() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), &Kek::random());
+    store.keep_reserve(1 << 20).unwrap();
+    let full = || io::Error::from(io::ErrorKind::StorageFull);
+    let lacking: [fn(io::Error) -> StoreError; 3] = [
+        |source| BlobError::Write { id: BlobId(1), source }.into(),
+        |source| SealError::DataKey(data_keys::DataKeyError::Write { path: "data-keys".into(), source }).into(),
+        |_| EngineError::NoSpace { path: "journal".into() }.into(),
+    ];
+    for lack in lacking {
+        assert!(dir.path().join("reserve").exists());
+        let mut tries = 0;
+        let written = store.inner.with_room(|| {
+            tries += 1;
+            if dir.path().join("reserve").exists() { Err(lack(full())) } else { Ok(tries) }
+        });
+        assert_eq!(written.unwrap(), 2);
+        // Made again, since there is room.
+        store.inner.space.look().unwrap();
+    }
+    // Another error is none of that.
+    let broken = || BlobError::Write { id: BlobId(1), source: io::ErrorKind::Other.into() };
+    assert!(store.inner.with_room(|| Err::<(), _>(broken().into())).is_err());
+    assert!(dir.path().join("reserve").exists());
+}

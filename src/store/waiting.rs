@@ -26,9 +26,9 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -44,7 +44,7 @@ use hpke::{
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
-use super::{pack::padded_len, seal::random};
+use super::{pack::padded_len, seal::random, whole};
 use crate::{
     clock::Clock,
     model::{
@@ -184,7 +184,7 @@ impl Inner {
         let bytes = sealed.len() as u64;
         self.take_room(bytes)?;
         let path = self.directory.join(id.to_string());
-        if let Err(source) = write_durably(&path, &sealed) {
+        if let Err(source) = whole::write(&path, |file| file.write_all(&sealed)) {
             let mut held = self.held();
             held.items -= 1;
             held.bytes -= bytes;
@@ -343,7 +343,7 @@ impl Tray {
         let directory = store_directory.join("intake");
         let file = |source| WaitingError::File { path: directory.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(file)?;
-        sync_directory(store_directory).map_err(file)?;
+        whole::sync_directory(store_directory).map_err(file)?;
         for entry in fs::read_dir(&directory).map_err(file)? {
             let path = entry.map_err(file)?.path();
             if path.extension().is_some_and(|extension| extension == "new") {
@@ -423,7 +423,9 @@ impl Tray {
         let file = PublicFile { version: PUBLIC_VERSION, number, public: hex(&public), check };
         let text = serde_json::to_string_pretty(&file).expect("the file has no unserialisable part");
         let path = self.public_path();
-        write_durably(&path, text.as_bytes()).map_err(|source| WaitingError::File { path, source })
+        whole::write(&path, |file| file.write_all(text.as_bytes()))
+            .map(drop)
+            .map_err(|source| WaitingError::File { path, source })
     }
 
     fn read(&self, id: RawId) -> Result<Vec<u8>, WaitingError> {
@@ -470,27 +472,6 @@ fn raw_of(plain: &[u8]) -> Option<Raw> {
         rest = after;
     }
     Some(Raw { source: head.source, line: head.line, format: head.format, received_at: head.received_at, parts })
-}
-
-/// Writes a file whole or not at all: a temporary one, synced, renamed, its directory synced.
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, path)
-    };
-    if let Err(error) = write() {
-        // A full disk gets its space back; where even that fails, the next opening removes it.
-        let _ = fs::remove_file(&new);
-        return Err(error);
-    }
-    sync_directory(path.parent().unwrap_or(Path::new(".")))
-}
-
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

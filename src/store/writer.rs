@@ -63,13 +63,13 @@ pub(super) fn write_groups(
             group.iter_mut().for_each(|request| request.answer(Err(StoreError::Closed)));
             continue;
         }
-        match run_group_with_room(inner, &mut group) {
+        match inner.with_room(|| run_group(inner, &mut group)) {
             Err(StoreError::Engine(EngineError::Conflict)) => {
                 for request in group.into_iter().filter(|request| request.done.is_some()) {
                     let mut alone = vec![request];
                     let mut result = Err(EngineError::Conflict.into());
                     for _ in 0..MAX_CONFLICTS {
-                        result = run_group_with_room(inner, &mut alone);
+                        result = inner.with_room(|| run_group(inner, &mut alone));
                         if !matches!(result, Err(StoreError::Engine(EngineError::Conflict))) {
                             break;
                         }
@@ -114,15 +114,6 @@ fn answer(
                 request.answer(Err(error));
             }
         }
-    }
-}
-
-/// Like [`run_group`]; where the disk has no room, the reserve is given back first. Intake has ended by then, so that it
-/// serves what remains: auditing, and so reading.
-fn run_group_with_room(inner: &Inner, group: &mut [Request]) -> Result<Sequence, StoreError> {
-    match run_group(inner, group) {
-        Err(StoreError::Engine(EngineError::NoSpace { .. })) if inner.space.release() => run_group(inner, group),
-        result => result,
     }
 }
 

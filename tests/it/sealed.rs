@@ -232,3 +232,34 @@ async fn a_sealed_daemon_stops_in_good_order() {
     site.spawn_daemon();
     site.until("the daemon to be sealed again", async |site: &Site| is_sealed(site).await).await;
 }
+
+/// Nobody has to look at a page to learn that the store is sealed: the contractor gets a mail, or a text where mail does
+/// not go out, one more when it is over, and no second one of either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_contractor_is_told_that_somebody_has_to_unseal() {
+    let mut site = Site::new().await;
+    let alerts = "[alerts]\nmail = \"it@example.net\"\nsms = \"+14155550199\"\nafter_s = 1\n[[mail]]";
+    site.change_config("[[mail]]", alerts);
+    init_with_passphrase(&site);
+    site.spawn_daemon();
+    let told = async |site: &Site| String::from_utf8_lossy(&site.world.submission.next_mail().await.raw).into_owned();
+    let mail = told(&site).await.replace("=\r\n", "");
+    for part in
+        ["Subject: Frontdesk at Test practice: something is broken", "The records are sealed", "`frontdesk unseal`"]
+    {
+        assert!(mail.contains(part), "{part} is missing in\n{mail}");
+    }
+    let (done, said) = typing(&site, &["unseal"], WORDS);
+    assert!(done, "{said}");
+    site.until("the inbox to open", async |site: &Site| site.is_healthy().await).await;
+    let mail = told(&site).await;
+    assert!(mail.contains("Frontdesk at Test practice: works again"), "{mail}");
+
+    // The mail server is away.
+    assert!(site.stop().success());
+    site.change_config(&format!("port = {}", site.world.submission.port()), "port = 1");
+    site.spawn_daemon();
+    let text = site.world.modem.next_sent().await;
+    assert_eq!(text.to, "+14155550199");
+    assert!(text.text.contains("The records are sealed"), "{}", text.text);
+}

@@ -31,6 +31,26 @@ async fn a_send_waits_for_the_time_to_undo_it() {
     desk.check().await;
 }
 
+/// What was written, or tried in vain, while the clock ran a year ahead leaves once the clock is right, and not in a year.
+#[tokio::test]
+async fn a_clock_that_ran_ahead_holds_no_send_up() {
+    const YEAR_MS: i64 = 365 * 24 * 3_600_000;
+    let desk = Desk::start().await;
+    let right = desk.now();
+    desk.clock.set(right.plus_ms(YEAR_MS));
+    let (_, reply) = asked(&desk).await;
+    let ahead = desk.now();
+    desk.clock.set(right);
+    assert_eq!(desk.inbox.next_due(&line("sms")).await.unwrap(), NextDue::Now(reply));
+    desk.clock.set(ahead.plus_ms(UNDO));
+    assert!(desk.inbox.begin_hand_over(reply).await.unwrap().is_some());
+    let later = HandOver::RetryLater { what: "no network".into(), after_ms: Some(60_000) };
+    desk.inbox.end_hand_over(reply, later).await.unwrap();
+    desk.clock.set(right.plus_ms(1_000));
+    assert_eq!(desk.inbox.next_due(&line("sms")).await.unwrap(), NextDue::Now(reply));
+    assert!(desk.inbox.begin_hand_over(reply).await.unwrap().is_some());
+}
+
 /// Undo brings the words back into the draft, and the patient waits as before, also where Send had closed everything.
 #[tokio::test]
 async fn undo_restores_the_draft_and_the_wait() {

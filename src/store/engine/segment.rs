@@ -14,10 +14,10 @@
 //! last one that could be read when this segment was begun, which is not the one before `first` where commits were lost.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Write},
     num::NonZero,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -28,6 +28,7 @@ use super::{
     EngineError, Sequence,
     frame::{MAC_BYTES, Mac, Scanner},
 };
+use crate::store::{is_full, whole};
 
 const MAGIC: &[u8; 8] = b"FDSEG001";
 /// Above every value: what is larger stands in a blob.
@@ -119,15 +120,15 @@ pub fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> EngineError + '_ {
 }
 
 pub fn not_durable(path: &Path) -> impl FnOnce(io::Error) -> EngineError + '_ {
-    move |source| match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => EngineError::NoSpace { path: path.to_owned() },
-        _ => EngineError::NotDurable { path: path.to_owned(), source },
+    move |source| {
+        let path = path.to_owned();
+        if is_full(&source) { EngineError::NoSpace { path } } else { EngineError::NotDurable { path, source } }
     }
 }
 
 /// Makes a rename, a creation or a removal in `directory` durable.
 pub fn sync_directory(directory: &Path) -> Result<(), EngineError> {
-    File::open(directory).and_then(|dir| dir.sync_all()).map_err(not_durable(directory))
+    whole::sync_directory(directory).map_err(not_durable(directory))
 }
 
 /// Spares the system from reading ahead: values are small, and the next one is elsewhere.
@@ -184,26 +185,12 @@ impl Segment {
     /// A new segment with these frames in it; durable on return.
     pub fn create(directory: &Path, header: Header, frames: &[u8], key: &hmac::Key) -> Result<Self, EngineError> {
         let path = directory.join(name(&header));
-        let new = path.with_added_extension("new");
-        let written = (|| {
-            let mut file =
-                OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let written = whole::write(&path, |file| {
             file.write_all(&header.to_bytes(key))?;
-            file.write_all(frames)?;
-            file.sync_all()?;
-            is_read_here_and_there(&file);
-            Ok(file)
-        })();
-        let file = match written {
-            Ok(file) => file,
-            Err(error) => {
-                // On a full disk every byte counts; a start removes it too.
-                let _ = fs::remove_file(&new);
-                return Err(not_durable(&new)(error));
-            }
-        };
-        fs::rename(&new, &path).map_err(not_durable(&path))?;
-        sync_directory(directory)?;
+            file.write_all(frames)
+        });
+        let file = written.map_err(not_durable(&path))?;
+        is_read_here_and_there(&file);
         Ok(Self { path, header, header_good: true, file })
     }
 

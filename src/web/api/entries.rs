@@ -289,7 +289,7 @@ fn inbound_entry(id: Id, at: Time, category: Category, inbound: message::Inbound
 
 fn outbound_entry(id: Id, at: Time, category: Category, outbound: message::OutboundMessage) -> Outbound {
     let (state, state_at) = match outbound.state {
-        outbound::Outbound::Queued { due_at } => (State::Queued, due_at),
+        outbound::Outbound::Queued { due } => (State::Queued, due.planned()),
         outbound::Outbound::HandingOver { since } => (State::HandingOver, since),
         outbound::Outbound::Sent { at } => (State::Sent, at),
         outbound::Outbound::Delivered { at } => (State::Delivered, at),

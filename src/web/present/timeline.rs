@@ -211,9 +211,9 @@ impl Presenter<'_> {
 
     fn send_state(&self, outbound: &OutboundMessage) -> SendState {
         match &outbound.state {
-            Outbound::Queued { due_at } => match self.undo_seconds(outbound) {
+            Outbound::Queued { due } => match self.undo_seconds(outbound) {
                 Some(seconds_left) => SendState::Undoable { seconds_left },
-                None => SendState::Queued { next_try: self.when(*due_at) },
+                None => SendState::Queued { next_try: self.when(due.at(self.times.now)) },
             },
             Outbound::HandingOver { .. } => SendState::HandingOver,
             Outbound::Sent { at } => SendState::Sent { at: self.when(*at) },
@@ -226,8 +226,8 @@ impl Presenter<'_> {
 
     /// How long a message that was just written waits to be undone.
     pub fn undo_seconds(&self, outbound: &OutboundMessage) -> Option<u8> {
-        let Outbound::Queued { due_at } = outbound.state else { return None };
-        let left_ms = due_at.ms_since(self.times.now);
+        let Outbound::Queued { due } = outbound.state else { return None };
+        let left_ms = due.at(self.times.now).ms_since(self.times.now);
         (outbound.attempts.is_empty() && left_ms > 0).then(|| u8::try_from((left_ms + 999) / 1000).unwrap_or(u8::MAX))
     }
 
