@@ -3,6 +3,7 @@
 //! One JSON object a line each way. The kernel says who is calling (SO_PEERCRED): root, or the daemon's own user.
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -24,7 +25,13 @@ use crate::{
     harden::{self, Locked},
     inbox::{Inbox, InboxError},
     jobs::supervisor::{Failure, Pulse},
-    model::{audit::Actor, health, health::LineState, ids::TokenId, shredding::Certificate, staff::Role},
+    model::{
+        audit::Actor,
+        health::{self, LineState, StoreDamage},
+        ids::TokenId,
+        shredding::Certificate,
+        staff::Role,
+    },
     store::keyslots::{Keyslot, Opener},
 };
 
@@ -67,6 +74,12 @@ pub enum Request {
         words: Words,
     },
     ConfirmClock,
+    /// What is damaged and not given up.
+    ListDamage,
+    /// Gives up what was shown, by the [`Answer::Damage`] token.
+    GiveUpDamage {
+        token: u64,
+    },
     Status,
     Key(KeyRequest),
 }
@@ -113,6 +126,11 @@ pub enum Answer {
     InDoubt(String),
     /// Rows of a table.
     Rows(Vec<Vec<String>>),
+    /// Damage in words, and what stands for all of it.
+    Damage {
+        lines: Vec<String>,
+        token: u64,
+    },
     /// What is good and what is not.
     Findings(Vec<Finding>),
     Error(String),
@@ -336,6 +354,17 @@ async fn change(request: Request, uid: u32, inbox: &Inbox, pulse: &Pulse) -> Res
             Err(InboxError::NotFound) => Answer::Said("the clock is not in doubt".to_owned()),
             Err(error) => return Err(error),
         },
+        Request::ListDamage => damage(&inbox.open_damage().await?),
+        Request::GiveUpDamage { token } => {
+            let open = inbox.open_damage().await?;
+            match damage(&open) {
+                Answer::Damage { token: now, .. } if now == token => {
+                    inbox.give_up_damage(by, open).await?;
+                    Answer::Done
+                }
+                _ => Answer::Error("something else is known to be damaged by now: look at the list again".into()),
+            }
+        }
         Request::Status => Answer::Findings(status(inbox, pulse).await),
         Request::IsSealed | Request::Unseal { .. } => Answer::Error("the store is open already".into()),
         Request::Key(request) => change_key(request, by, inbox).await,
@@ -364,6 +393,22 @@ pub async fn change_key(request: KeyRequest, by: Actor, inbox: &Inbox) -> Answer
         // Some file could not be written. Nobody knows which of them were before.
         failed => Answer::InDoubt(Failure::from(failed).0),
     })
+}
+
+fn damage(open: &[StoreDamage]) -> Answer {
+    let mut hasher = DefaultHasher::new();
+    let lines: Vec<String> = open.iter().map(damage_words).collect();
+    lines.hash(&mut hasher);
+    Answer::Damage { token: hasher.finish(), lines }
+}
+
+/// One damaged place, with the ids of what stood there.
+fn damage_words(damage: &StoreDamage) -> String {
+    let ids = damage.messages.iter().map(ToString::to_string).chain(damage.raws.iter().map(ToString::to_string));
+    let ids: Vec<String> = ids.collect();
+    let (first, last) = damage.commits;
+    let others = if damage.others > 0 { format!("; other records: {}", damage.others) } else { String::new() };
+    format!("{} (commits {first} to {last}): {}{others}", damage.what, ids.join(" "))
 }
 
 /// Whether what the daemon has in memory can reach a disk.
@@ -411,12 +456,14 @@ async fn status(inbox: &Inbox, pulse: &Pulse) -> Vec<Finding> {
     if let Some((at, what)) = report.repair.as_ref().and_then(|repair| Some((repair.at, repair.findings.mended()?))) {
         findings.push(Finding::good(format!("store: it mended itself at {at}: {what}")));
     }
+    let open = inbox.open_damage().await.unwrap_or_else(|_| inbox.store_findings().damage);
     for damage in inbox.store_findings().damage {
-        let ids = damage.messages.iter().map(ToString::to_string).chain(damage.raws.iter().map(ToString::to_string));
-        let ids: Vec<String> = ids.collect();
-        let (first, last) = damage.commits;
-        let what = format!("store: {} (commits {first} to {last}): {}", damage.what, ids.join(" "));
-        findings.push(Finding::bad(what));
+        let words = damage_words(&damage);
+        findings.push(if open.contains(&damage) {
+            Finding::bad(format!("store: {words}"))
+        } else {
+            Finding::good(format!("store: given up: {words}"))
+        });
     }
     for line in &report.lines {
         let detail = line.health.detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default();

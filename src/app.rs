@@ -1,6 +1,7 @@
 //! The composition root: what `frontdesk serve` does, in order, and how it ends.
 
 pub mod credential;
+pub mod damage;
 pub mod demo;
 pub mod doctor;
 mod door;

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use frontdesk::{
     admin::{self, Answer, Request},
     app::{
-        self, demo, doctor, init,
+        self, damage, demo, doctor, init,
         key::{self, Keeping},
         salvage, unseal,
     },
@@ -97,6 +97,11 @@ enum Command {
         /// Show the certificates of what was destroyed
         #[arg(long, conflicts_with = "messages")]
         list: bool,
+    },
+    /// What the running daemon's store has lost
+    Damage {
+        #[command(subcommand)]
+        command: DamageCommand,
     },
     /// The clock that the running daemon goes by
     Clock {
@@ -206,6 +211,14 @@ enum UserCommand {
     Enable {
         login: String,
     },
+}
+
+#[derive(Subcommand)]
+enum DamageCommand {
+    /// Show what is damaged, with the ids of the messages
+    List,
+    /// Say that nothing more of it can be brought back: it alarms nobody any more, and old keys may go
+    GiveUp,
 }
 
 #[derive(Subcommand)]
@@ -319,6 +332,8 @@ async fn run(arguments: Arguments) -> ExitCode {
             };
             ask(&path, &request).await
         }
+        Command::Damage { command: DamageCommand::List } => ask(&path, &Request::ListDamage).await,
+        Command::Damage { command: DamageCommand::GiveUp } => finish(damage::give_up(&path).await),
         Command::Clock { command: ClockCommand::Confirm } => ask(&path, &Request::ConfirmClock).await,
         Command::Token { command } => {
             let request = match command {
@@ -351,6 +366,11 @@ async fn ask(path: &Path, request: &Request) -> ExitCode {
         Ok(Answer::Token(secret)) => say(&format!("Shown once, keep it safe:\n{secret}")),
         Ok(Answer::Rows(rows)) => {
             rows.iter().for_each(|row| print(&row.join("\t")));
+            ExitCode::SUCCESS
+        }
+        Ok(Answer::Damage { lines, .. }) if lines.is_empty() => say("nothing is damaged, or all of it is given up"),
+        Ok(Answer::Damage { lines, .. }) => {
+            lines.iter().for_each(|line| print(line));
             ExitCode::SUCCESS
         }
         Ok(Answer::Findings(findings)) => {

@@ -15,7 +15,7 @@ use crate::{
     model::{
         health::{
             Disk, JobReport, KeySafety, KeyTrouble, LineHealth, LineReport, LineState, Queue, Queues, Repair, Report,
-            Sizes, StoreReport, Verdict,
+            Sizes, StoreFindings, StoreReport, Verdict,
         },
         line::LineId,
         time::Timestamp,
@@ -235,6 +235,7 @@ impl Inbox {
         let alerts = self.alert_report().await?;
         let repair = self.repair_report().await?;
         let key_trouble = self.key_trouble().await;
+        let lost = StoreFindings { damage: self.open_damage().await?, ..StoreFindings::default() }.lost();
         let lines = self.shared.vitals.lines.borrow().clone();
         let practice = self.practice();
         let lines = lines.into_iter().filter_map(|(id, health)| {
@@ -253,7 +254,7 @@ impl Inbox {
                 queues,
                 store: StoreReport {
                     failed: *self.store_failed().borrow(),
-                    lost: self.store_findings().lost(),
+                    lost,
                     commits: self.sequence(),
                     sizes: facts.sizes,
                     disk: Some(disk),

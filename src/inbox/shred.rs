@@ -155,9 +155,17 @@ impl Inbox {
         let all = self
             .shared
             .store
-            .read::<_, StoreError>(|r| r.list(&schema::SHREDS, &(), Direction::Ascending, None, usize::MAX))
+            .read::<_, StoreError>(|r| r.list_each(&schema::SHREDS, &(), Direction::Ascending, None, usize::MAX))
             .await?;
-        Ok(all.into_iter().filter(|(_, shred)| which(shred)).collect())
+        let mut orders = Vec::new();
+        for (key, shred) in all {
+            match shred {
+                Ok(shred) if which(&shred) => orders.push((key, shred)),
+                Err(error) if !error.is_of_one_record() => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(orders)
     }
 
     pub async fn certificate(&self, id: CertificateId) -> Result<Certificate, InboxError> {
@@ -334,13 +342,13 @@ const DIRECTORIES_A_NIGHT: usize = 9;
 
 impl Inbox {
     /// Checks every data key: what one copy lost is restored from the other, and [`Inbox::store_findings`] names the
-    /// messages whose key both lost. Removes files that nobody names, where nothing was ever damaged. Gives how many
-    /// records and files that were.
+    /// messages whose key both lost. Removes files that nobody names, unless there was damage that nobody has seen to.
+    /// Gives how many records and files that were.
     pub async fn check_keys(&self) -> Result<(usize, usize), InboxError> {
         let damaged = self.shared.store.check_keys().await?;
         self.note_findings().await?;
         // Damage may have taken the record by which a file is known, and a clock that jumped makes every file look old.
-        if self.was_ever_damaged().await? || !self.may_delete_by_age() {
+        if self.is_damage_unseen().await? || !self.may_delete_by_age() {
             return Ok((damaged, 0));
         }
         let swept = self.shared.store.sweep_blobs(self.clock().now().plus_ms(-SWEEP_AFTER_MS)).await?;

@@ -11,7 +11,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Readable, Reader, Records, StoreError,
+        Readable, Records, StoreError,
         engine::Direction,
         schema::{self, PinTried},
     },
@@ -25,6 +25,11 @@ fn new_to(records: &impl Records, found: StoreFindings) -> Result<StoreFindings,
     };
     let damage = found.damage.iter().filter(|damage| !is_known(damage)).cloned().collect();
     Ok(StoreFindings { damage, ..found })
+}
+
+/// Damage that somebody has seen to.
+fn given_up(records: &impl Records) -> Result<Vec<StoreDamage>, StoreError> {
+    Ok(records.get(&schema::GIVEN_UP, &()).readable()?.unwrap_or_default())
 }
 
 impl Inbox {
@@ -43,12 +48,49 @@ impl Inbox {
         self.shared.store.read::<_, StoreError>(move |r| Ok(!new_to(r, found)?.damage.is_empty())).await
     }
 
-    /// Whether damage was ever found. What is missing since is not known.
-    pub(super) async fn was_ever_damaged(&self) -> Result<bool, StoreError> {
-        let is_damaged = |repair: Result<StoreFindings, StoreError>| repair.is_ok_and(|r| r.damage.is_empty());
-        let repairs = |r: &Reader<'_>| r.list_each(&schema::REPAIRS, &(), Direction::Ascending, None, usize::MAX);
-        let noted = self.shared.store.read::<_, StoreError>(repairs).await?;
-        Ok(!self.store_findings().damage.is_empty() || !noted.into_iter().all(|(_, repair)| is_damaged(repair)))
+    /// Whether damage was ever found that nobody has seen to. What is missing since is not known.
+    pub(super) async fn is_damage_unseen(&self) -> Result<bool, StoreError> {
+        let found = self.store_findings();
+        self.shared
+            .store
+            .read::<_, StoreError>(move |r| {
+                let given_up = given_up(r)?;
+                let is_well = |found: StoreFindings| found.without(&given_up).damage.is_empty();
+                let noted = r.list_each(&schema::REPAIRS, &(), Direction::Ascending, None, usize::MAX)?;
+                Ok(!is_well(found) || !noted.into_iter().all(|(_, repair)| repair.is_ok_and(is_well)))
+            })
+            .await
+    }
+
+    /// What the store lost and nobody has given up.
+    pub async fn open_damage(&self) -> Result<Vec<StoreDamage>, InboxError> {
+        let found = self.store_findings();
+        let open = self.shared.store.read::<_, StoreError>(move |r| Ok(found.without(&given_up(r)?).damage));
+        Ok(open.await?)
+    }
+
+    /// Somebody has brought back what could be, and gives up the rest of what was `shown` to them: it alarms nobody any
+    /// more, files that nobody names are removed again, and a rotation leaves it behind.
+    pub async fn give_up_damage(&self, by: Actor, shown: Vec<StoreDamage>) -> Result<(), InboxError> {
+        self.note_findings().await?;
+        self.change(move |desk| {
+            let mut given_up = given_up(&*desk.txn)?;
+            let noted = desk.txn.list_each(&schema::REPAIRS, &(), Direction::Ascending, None, usize::MAX)?;
+            // What does not open any more tells of no place, and is given up with the places that are known.
+            for (at, _) in noted.iter().filter(|(_, repair)| repair.is_err()) {
+                desk.txn.delete(&schema::REPAIRS, at);
+            }
+            let earlier = noted.into_iter().filter_map(|(_, repair)| Some(repair.ok()?.damage)).flatten();
+            let objects: Vec<u128> = shown.iter().flat_map(|d| d.messages.iter().map(|message| message.0)).collect();
+            for damage in earlier.chain(shown.clone()) {
+                if !given_up.iter().any(|known| known.is_same_place(&damage)) {
+                    given_up.push(damage);
+                }
+            }
+            desk.txn.put(&schema::GIVEN_UP, &(), &given_up)?;
+            Ok(desk.audit(by.clone(), Action::DamageGivenUp, objects, Outcome::Done)?)
+        })
+        .await
     }
 
     /// Keeps what the store has found since it was last noted, so that staff and the next start know.

@@ -104,6 +104,7 @@ pub enum Action {
     Alerted,
     ClockDoubted,
     ClockConfirmed,
+    DamageGivenUp,
     /// The chain goes on after an event, which is the object, behind which it was damaged.
     TrailMended,
 }

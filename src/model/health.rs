@@ -91,6 +91,12 @@ impl StoreFindings {
         *self == Self::default()
     }
 
+    /// The same without damage that somebody has given up.
+    pub fn without(mut self, given_up: &[StoreDamage]) -> Self {
+        self.damage.retain(|damage| !given_up.iter().any(|known| known.is_same_place(damage)));
+        self
+    }
+
     /// What was mended, in words; `None` where nothing was.
     pub fn mended(&self) -> Option<String> {
         let rebuilt = match (&self.rebuilt, self.torn_bytes) {
@@ -518,7 +524,8 @@ impl Report {
         }
         if let Some(why) = &trouble.rotation_stuck {
             let to_do = "It is tried again each hour. Until it ends, old keys still open old copies of the records. Run \
-                         `frontdesk doctor`, which names what is damaged, and bring it back from a backup.";
+                         `frontdesk damage list`, which names what is damaged, and bring it back from a backup, or give \
+                         it up by `frontdesk damage give-up`.";
             let what = format!("Sealing everything under new keys stands still: {why}");
             add("rotation".into(), Severity::Degraded, what, to_do.into());
         }
@@ -544,8 +551,9 @@ impl Report {
             add("certificate", Severity::Degraded, what, to_do);
         }
         if let Some(lost) = &self.store.lost {
-            let to_do = "Run `frontdesk doctor` on the server, which names them, and look for them in a backup. The \
-                         rest stays in use; `frontdesk salvage` copies everything that still opens to another disk.";
+            let to_do = "Run `frontdesk damage list` on the server, which names them, and look for them in a backup. The \
+                         rest stays in use; `frontdesk salvage` copies everything that still opens to another disk. When \
+                         nothing more can be brought back, `frontdesk damage give-up` ends this message.";
             add("repair", Severity::Degraded, format!("The store is damaged: {lost}"), to_do);
         }
         if self.taken_in.key_was_changed {

@@ -184,6 +184,14 @@ impl Inner {
         }
     }
 
+    /// All damage that is known.
+    fn damage(&self) -> Vec<Damage> {
+        let mut damage = self.engine.findings().damage;
+        damage.extend(self.key_damage.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        damage.extend(self.blob_damage.lock().unwrap_or_else(PoisonError::into_inner).values().cloned());
+        damage
+    }
+
     fn new_data_key(&self) -> Result<DataKey, StoreError> {
         self.with_room(|| Ok(self.vault.data_keys.new_key().map_err(SealError::from)?))
     }
@@ -434,9 +442,7 @@ impl Store {
     /// What was repaired and what was lost, at this start and since.
     pub fn findings(&self) -> StoreFindings {
         let found = self.inner.engine.findings();
-        let keys = self.inner.key_damage.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let blobs = self.inner.blob_damage.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let damage = found.damage.iter().chain(&keys).chain(blobs.values()).map(schema::describe).collect();
+        let damage = self.inner.damage().iter().map(schema::describe).collect();
         let mut restored = self.inner.vault.repairs();
         restored.extend(self.inner.keyslot_repairs.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
         StoreFindings { rebuilt: found.rebuilt, torn_bytes: found.torn_bytes, restored, damage }

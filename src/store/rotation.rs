@@ -9,17 +9,25 @@
 //! anywhere on this way goes on at the next start from the last batch; nothing is ever without a key that opens it.
 //!
 //! What cannot be read at the moment may be brought back, out of a backup or by an index that is built anew, and it is
-//! under an old epoch then. So the old secrets stay as long as any record does not open, or the journal is damaged.
+//! under an old epoch then. So the old secrets stay as long as any record does not open, or the journal is damaged, until
+//! somebody gives up what is damaged: that is left behind.
 //!
 //! Records under a data key stay as they are: their key's slot is wrapped anew instead. What the journal still has of
 //! older versions opens no more once the old epochs are gone. The key for look-ups does not rotate (see
 //! [`keyring`](super::keyring)).
 
-use std::ops::Bound;
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Records, Store, StoreError, engine::Direction, schema, sealer::is_left, vault::SealError};
+use super::{
+    Readable, Records, Store, StoreError,
+    engine::{Damage, Direction},
+    schema,
+    sealer::is_left,
+    vault::SealError,
+};
+use crate::model::health::StoreDamage;
 
 /// Records that are sealed again in one commit.
 const BATCH: usize = 64;
@@ -47,6 +55,24 @@ impl Rotation {
     }
 }
 
+/// Damage that nobody waits for any more.
+#[derive(Default)]
+struct GivenUp {
+    places: Vec<StoreDamage>,
+    /// Raw keys of the records that stood there.
+    keys: BTreeSet<Vec<u8>>,
+}
+
+impl GivenUp {
+    fn is(&self, damage: &Damage) -> bool {
+        self.places.iter().any(|place| place.is_same_place(&schema::describe(damage)))
+    }
+
+    fn has(&self, raw: &[u8]) -> bool {
+        self.keys.contains(raw)
+    }
+}
+
 impl Store {
     /// Begins a new epoch and notes that all earlier ones are to be left behind; [`Store::go_on_rotating`] does the rest.
     /// Gives the epoch; where a rotation is under way already, the one with which that began.
@@ -70,8 +96,9 @@ impl Store {
     /// How far the rotation has come; `None` while there is none.
     pub async fn rotation(&self) -> Result<Option<Rotation>, StoreError> {
         let Some(below) = self.inner.vault.keyring.retiring_below() else { return Ok(None) };
-        let noted = self.read::<_, StoreError>(|r| r.get(&schema::ROTATION, &())).await?;
-        // A process that ended between keyring and store has noted nothing, or what it did the last time.
+        let noted = self.read::<_, StoreError>(|r| r.get(&schema::ROTATION, &()).readable()).await?;
+        // A process that ended between keyring and store has noted nothing, or what it did the last time; what does not
+        // open says nothing either.
         let noted = noted.filter(|rotation: &Rotation| rotation.below == below);
         Ok(Some(noted.unwrap_or(Rotation { below, ..Rotation::default() })))
     }
@@ -79,14 +106,15 @@ impl Store {
     /// Does the next piece of a rotation. Gives whether more is to do; `false` also where there is no rotation.
     pub async fn go_on_rotating(&self) -> Result<bool, StoreError> {
         let Some(rotation) = self.rotation().await? else { return Ok(false) };
+        let given_up = Arc::new(self.given_up().await?);
         if rotation.total == 0 {
-            let total = self.count_older(rotation.below).await?;
+            let total = self.count_older(rotation.below, &given_up).await?;
             if total > 0 {
                 self.note(Rotation { total, ..rotation }).await?;
                 return Ok(true);
             }
         }
-        match self.next_older(rotation.below, rotation.cursor.clone()).await? {
+        match self.next_older(rotation.below, rotation.cursor.clone(), &given_up).await? {
             (keys, _) if !keys.is_empty() => self.reseal(rotation, keys).await.map(|()| true),
             // Nothing more behind the cursor. What is left in front of it would be lost with its epoch.
             _ if !rotation.cursor.is_empty() => {
@@ -95,20 +123,28 @@ impl Store {
                 if damaged > 0 { Err(StoreError::KeptOldKeys { damaged }) } else { Ok(true) }
             }
             _ => {
-                self.finish_rotation().await?;
+                self.finish_rotation(&given_up).await?;
                 Ok(false)
             }
         }
+    }
+
+    async fn given_up(&self) -> Result<GivenUp, StoreError> {
+        let places = self.read::<_, StoreError>(|r| r.get(&schema::GIVEN_UP, &()).readable()).await?;
+        let mut given_up = GivenUp { places: places.unwrap_or_default(), keys: BTreeSet::new() };
+        let damage = self.inner.damage().into_iter().filter(|damage| given_up.is(damage));
+        given_up.keys = damage.flat_map(|damage| damage.keys).collect();
+        Ok(given_up)
     }
 
     async fn note(&self, rotation: Rotation) -> Result<(), StoreError> {
         self.write::<_, StoreError>(move |txn| txn.put(&schema::ROTATION, &(), &rotation)).await.map(|_| ())
     }
 
-    async fn count_older(&self, below: u32) -> Result<u64, StoreError> {
+    async fn count_older(&self, below: u32, given_up: &Arc<GivenUp>) -> Result<u64, StoreError> {
         let (mut total, mut cursor) = (0, Vec::new());
         loop {
-            let (older, last) = self.next_older(below, cursor).await?;
+            let (older, last) = self.next_older(below, cursor, given_up).await?;
             total += older.len() as u64;
             let Some(last) = last else { return Ok(total) };
             cursor = last;
@@ -117,14 +153,20 @@ impl Store {
 
     /// The next records behind `cursor` that are under an epoch before `below`, or of which nobody can tell, and how far
     /// was looked; `None` there where nothing is left.
-    async fn next_older(&self, below: u32, mut cursor: Vec<u8>) -> Result<(Vec<Vec<u8>>, Option<Vec<u8>>), StoreError> {
+    async fn next_older(
+        &self,
+        below: u32,
+        mut cursor: Vec<u8>,
+        given_up: &Arc<GivenUp>,
+    ) -> Result<(Vec<Vec<u8>>, Option<Vec<u8>>), StoreError> {
+        let given_up = given_up.clone();
         self.work(move |reader| {
             loop {
                 let range = (Bound::Excluded(cursor), Bound::Unbounded);
                 let page = reader.raw_scan(range, Direction::Ascending, PAGE)?;
                 let Some((last, _)) = page.last() else { return Ok((Vec::new(), None)) };
                 cursor = last.clone();
-                let left = page.into_iter().filter(|(_, record)| is_left(record, below));
+                let left = page.into_iter().filter(|(raw, record)| is_left(record, below) && !given_up.has(raw));
                 let older: Vec<Vec<u8>> = left.map(|(raw, _)| raw).collect();
                 if !older.is_empty() {
                     return Ok((older, Some(cursor)));
@@ -160,9 +202,10 @@ impl Store {
     }
 
     /// No record is under an old epoch any more: the slots are wrapped anew, and the old secrets go.
-    async fn finish_rotation(&self) -> Result<(), StoreError> {
+    async fn finish_rotation(&self, given_up: &GivenUp) -> Result<(), StoreError> {
         // Where the journal is damaged, not every record that it held is known.
-        let damaged = self.inner.engine.findings().damage.len() as u64;
+        let places = self.inner.engine.findings().damage;
+        let damaged = places.iter().filter(|place| !given_up.is(place)).count() as u64;
         if damaged > 0 {
             return Err(StoreError::KeptOldKeys { damaged });
         }
@@ -263,7 +306,7 @@ mod tests {
             let keyring = &store.inner.vault.keyring;
             assert!(keyring.with_epoch_of(1, |_| ()).is_none() && keyring.with_epoch_of(2, |_| ()).is_some());
             assert_eq!(keyring.wrapping_numbers(), [2]);
-            assert_eq!(store.count_older(2).await.unwrap(), 0);
+            assert_eq!(store.count_older(2, &Arc::default()).await.unwrap(), 0);
             // Files of replaced values are gone: one is left for each large record.
             let files = store.inner.blobs.made_before(Timestamp::from_seconds(9)).unwrap().len() as u64;
             assert!((COUNT / 10..=COUNT / 10 + 64).contains(&files), "{files} files");

@@ -132,6 +132,8 @@ pub const ALERTS: Table<(), Alerting> = Table::new(51, "alerts", 1);
 pub const CHECKED_UP_TO: Table<(), u8> = Table::new(52, "checked_up_to", 1);
 /// When what is done once a night was done last.
 pub const LAST_NIGHT: Table<(), Timestamp> = Table::new(53, "last_night", 1);
+/// Damage that somebody has seen to: nothing more is expected to be brought back.
+pub const GIVEN_UP: Table<(), Vec<StoreDamage>> = Table::new(54, "given_up", 1);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditHead {

@@ -14,7 +14,10 @@ use frontdesk::{
 };
 use serde_json::{Value, json};
 
-use crate::site::{ADDRESS, Site};
+use crate::{
+    sealed::typing,
+    site::{ADDRESS, Site},
+};
 
 const TEXTER: &str = "+14155550142";
 const CALLER: &str = "+14155550177";
@@ -146,6 +149,23 @@ async fn all_but_the_damaged_message_is_saved() {
     let after = lines(to[1].join("audit.jsonl"));
     let noted: Vec<&String> = after.difference(&before).collect();
     assert!(before.is_subset(&after) && noted.iter().any(|event| event.contains("\"salvaged\"")), "{noted:?}");
+
+    // The daemon goes on without that message and says so, until somebody has seen to it.
+    site.start_daemon().await;
+    assert!(site.entries().await.iter().any(|entry| entry["id"] == id.to_string()), "it still has its place");
+    let is_alarmed = || {
+        let doctor = site.try_frontdesk(&["doctor"]);
+        said(&doctor).lines().any(|line| line.starts_with("BAD") && line.contains("The store is damaged: 1 message"))
+    };
+    let (_, listed) = typing(&site, &["damage", "list"], "");
+    assert!(listed.contains(&id.to_string()) && is_alarmed(), "{listed}");
+    for words in ["", "yes"] {
+        let (done, said) = typing(&site, &["damage", "give-up"], words);
+        assert!(!done && said.contains("nothing was changed") && is_alarmed(), "{said}");
+    }
+    let (done, said) = typing(&site, &["damage", "give-up"], "give up");
+    assert!(done && said.contains(&id.to_string()) && !is_alarmed(), "{said}");
+    assert!(typing(&site, &["damage", "list"], "").1.contains("nothing is damaged, or all of it is given up"));
 }
 
 /// What is asked for wrongly changes nothing, and the answer says what to do.

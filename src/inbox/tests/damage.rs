@@ -18,6 +18,7 @@ use crate::{
 
 /// The tables whose records are read by all that a practice does in a day.
 const READ_DAILY: [u8; 13] = [1, 3, 6, 7, 8, 10, 14, 18, 25, 27, 33, 34, 51];
+const SHREDS: u8 = 43;
 const ALERTED: AlertWays = AlertWays { mail: true, text: false };
 
 fn copy(from: &Path, to: &Path) {
@@ -327,6 +328,48 @@ async fn no_file_is_swept_after_damage_or_by_a_doubtful_clock() {
     assert!(desk.sweeps(call, |desk| desk.pass(2 * DAY)).await, "otherwise it does");
 }
 
+/// Damage of which nothing more can be brought back alarms, keeps old keys and keeps files until somebody gives it up:
+/// that damage, and no other.
+#[tokio::test]
+async fn damage_that_was_given_up_holds_nothing_up() {
+    let mut desk = Desk::start().await;
+    let call = desk.voicemail(ANA, "77-1").await;
+    desk.damage_session().await;
+    let alarms = async |desk: &Desk| {
+        let faults = desk.inbox.examine(Vec::new()).await.unwrap().faults();
+        faults
+            .into_iter()
+            .map(|fault| fault.key)
+            .filter(|key| ["repair", "rotation"].contains(&key.as_str()))
+            .collect::<Vec<_>>()
+    };
+    let rotate = async |desk: &Desk| {
+        while desk.inbox.go_on_rotating().await? {}
+        Ok::<_, InboxError>(())
+    };
+    desk.inbox.rotate_keys(CONSOLE).await.unwrap();
+    assert!(rotate(&desk).await.is_err());
+    assert_eq!(alarms(&desk).await, ["rotation", "repair"]);
+    assert!(!desk.sweeps(call, |desk| desk.pass(2 * DAY)).await);
+
+    let open = desk.inbox.open_damage().await.unwrap();
+    assert_eq!(open.len(), 1);
+    desk.inbox.give_up_damage(CONSOLE, open).await.unwrap();
+    assert_eq!(desk.inbox.open_damage().await.unwrap(), []);
+    rotate(&desk).await.unwrap();
+    assert_eq!(alarms(&desk).await, Vec::<String>::new());
+    assert!(desk.inbox.rotation().await.unwrap().is_none());
+    desk.crash().await;
+    assert_eq!(alarms(&desk).await, Vec::<String>::new(), "a restart finds it again, and it still is given up");
+    let call = desk.voicemail(ANA, "77-2").await;
+    assert!(desk.sweeps(call, |desk| desk.pass(2 * DAY)).await);
+    let trail = desk.audit().await;
+    assert_eq!(trail.iter().filter(|event| event.action == Action::DamageGivenUp).count(), 1);
+
+    desk.damage_session().await;
+    assert_eq!(alarms(&desk).await, ["repair"], "other damage is other damage");
+}
+
 /// What is found while the disk is full is noted once there is room, and once only.
 #[tokio::test]
 async fn what_is_found_on_a_full_disk_is_noted_later() {
@@ -361,4 +404,18 @@ async fn the_audit_trail_goes_on_after_its_end_was_lost() {
     assert_eq!(after[..before.len()], before);
     assert_eq!(after[before.len()].action, Action::TrailMended);
     desk.check().await;
+}
+
+/// An order to destroy that is damaged proves nothing and is left alone; it does not keep others from being carried out.
+#[tokio::test]
+async fn a_damaged_order_holds_no_other_up() {
+    let desk = Desk::start().await;
+    let (first, second) = (desk.text(ANA, "One").await.message, desk.text(ANA, "Two").await.message);
+    desk.inbox.shred(CONSOLE, vec![first], "Asked for").await.unwrap();
+    let order = damage::newest_record(&desk.inbox.shared.store, SHREDS).await.unwrap();
+    order.flip(desk.dir.path(), Byte::Sealed);
+    assert!(desk.inbox.shred(CONSOLE, vec![second], "Asked for").await.unwrap().overwritten_at.is_some());
+    desk.inbox.renew_key_slots().await.unwrap();
+    let renewed = desk.inbox.certificates().await.unwrap();
+    assert_eq!(renewed.iter().filter(|certificate| certificate.renewed_at.is_some()).count(), 1);
 }
