@@ -456,15 +456,11 @@ async fn status(inbox: &Inbox, pulse: &Pulse) -> Vec<Finding> {
     if let Some((at, what)) = report.repair.as_ref().and_then(|repair| Some((repair.at, repair.findings.mended()?))) {
         findings.push(Finding::good(format!("store: it mended itself at {at}: {what}")));
     }
-    let open = inbox.open_damage().await.unwrap_or_else(|_| inbox.store_findings().damage);
-    for damage in inbox.store_findings().damage {
-        let words = damage_words(&damage);
-        findings.push(if open.contains(&damage) {
-            Finding::bad(format!("store: {words}"))
-        } else {
-            Finding::good(format!("store: given up: {words}"))
-        });
-    }
+    let found = inbox.store_findings().damage;
+    let open = inbox.open_damage().await.unwrap_or_else(|_| found.clone());
+    let given_up = found.iter().filter(|damage| !open.iter().any(|open| open.is_same_place(damage)));
+    findings.extend(given_up.map(|damage| Finding::good(format!("store: given up: {}", damage_words(damage)))));
+    findings.extend(open.iter().map(|damage| Finding::bad(format!("store: {}", damage_words(damage)))));
     for line in &report.lines {
         let detail = line.health.detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default();
         let (id, since) = (&line.id, line.health.since);

@@ -141,7 +141,6 @@ async fn open_up(door: &Door, config: &Config, clock: &Clock, claim: Claim, unlo
     let store = open_store(&door.gate, claim, unlocked, clock).await?;
     store.keep_reserve(u64::from(config.store.reserve_mb) << 20)?;
     let inbox = Inbox::open(store, clock.clone(), config.practice()).await?;
-    inbox.note_keys(doctor::key_safety(config));
     inbox.note_run(Action::Started).await?;
     match door.gate.take_attempts() {
         none if none.is_empty() => inbox.note_unsealed(Actor::Daemon, slot).await?,
@@ -163,6 +162,7 @@ async fn open_up(door: &Door, config: &Config, clock: &Clock, claim: Claim, unlo
     // 5. The work begins, and the start page makes way.
     jobs::start(&door.supervisor, config, &inbox, door.tls.clone(), page(config, "/health"))?;
     door.keep_certificate(config, &inbox)?;
+    door.watch_key_safety(config, &inbox);
     door.lead_to(&inbox);
     systemd::status(&format!("Serving https://{}", config.web.names[0]));
     tracing::info!(lines = inbox.practice().lines.len(), "serving");

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{sync::watch, time::sleep};
 
-use super::{AppError, tls_directory};
+use super::{AppError, doctor, tls_directory};
 use crate::{
     admin,
     clock::Clock,
@@ -30,6 +30,7 @@ const DRAIN: Duration = Duration::from_secs(8);
 const LOG_EVERY: Duration = Duration::from_secs(5);
 /// Between two complaints that a modem is still in use.
 const HAND_OVER: Duration = Duration::from_secs(20);
+const KEY_SAFETY_EVERY: Duration = Duration::from_secs(60);
 /// `systemctl status` follows more closely.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 
@@ -131,6 +132,22 @@ impl Door {
         });
         self.supervisor.start("certificate", renewal);
         Ok(())
+    }
+
+    /// Looks each minute whether a stolen disk would open: key slots come and go.
+    pub fn watch_key_safety(&self, config: &Config, inbox: &Inbox) {
+        inbox.note_keys(doctor::key_safety(config));
+        let (config, inbox) = (config.clone(), inbox.clone());
+        let watch = job(move |reins| {
+            let (config, inbox) = (config.clone(), inbox.clone());
+            async move {
+                while reins.beat_beside(reins.stop.run_until_cancelled(sleep(KEY_SAFETY_EVERY))).await.is_some() {
+                    inbox.note_keys(doctor::key_safety(&config));
+                }
+                Ok(())
+            }
+        });
+        self.supervisor.start("key-safety", watch);
     }
 
     /// Tells `systemctl status` and the log how far the start has come, for as long as it is polled.

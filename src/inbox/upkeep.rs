@@ -62,10 +62,19 @@ impl Inbox {
             .await
     }
 
-    /// What the store lost and nobody has given up.
+    /// What the store lost, at this start or before, and nobody has given up.
     pub async fn open_damage(&self) -> Result<Vec<StoreDamage>, InboxError> {
         let found = self.store_findings();
-        let open = self.shared.store.read::<_, StoreError>(move |r| Ok(found.without(&given_up(r)?).damage));
+        let open = self.shared.store.read::<_, StoreError>(move |r| {
+            let noted = r.list_each(&schema::REPAIRS, &(), Direction::Ascending, None, usize::MAX)?;
+            let mut damage = found.damage;
+            for earlier in noted.into_iter().filter_map(|(_, repair)| Some(repair.ok()?.damage)).flatten() {
+                if !damage.iter().any(|known| known.is_same_place(&earlier)) {
+                    damage.push(earlier);
+                }
+            }
+            Ok(StoreFindings { damage, ..StoreFindings::default() }.without(&given_up(r)?).damage)
+        });
         Ok(open.await?)
     }
 
@@ -80,13 +89,8 @@ impl Inbox {
             for (at, _) in noted.iter().filter(|(_, repair)| repair.is_err()) {
                 desk.txn.delete(&schema::REPAIRS, at);
             }
-            let earlier = noted.into_iter().filter_map(|(_, repair)| Some(repair.ok()?.damage)).flatten();
             let objects: Vec<u128> = shown.iter().flat_map(|d| d.messages.iter().map(|message| message.0)).collect();
-            for damage in earlier.chain(shown.clone()) {
-                if !given_up.iter().any(|known| known.is_same_place(&damage)) {
-                    given_up.push(damage);
-                }
-            }
+            given_up.extend(shown.iter().cloned());
             desk.txn.put(&schema::GIVEN_UP, &(), &given_up)?;
             Ok(desk.audit(by.clone(), Action::DamageGivenUp, objects, Outcome::Done)?)
         })

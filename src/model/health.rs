@@ -84,6 +84,18 @@ impl StoreDamage {
     pub fn is_same_place(&self, other: &Self) -> bool {
         (&self.what, self.commits) == (&other.what, other.commits)
     }
+
+    /// Whether it says nothing that the other one does not. Of the same commits one start may find another thing to be
+    /// wrong than the next; what is no commit is known by its words.
+    pub fn is_part_of(&self, other: &Self) -> bool {
+        let (first, last) = self.commits;
+        let is_there =
+            if last == 0 { self.is_same_place(other) } else { other.commits.0 <= first && last <= other.commits.1 };
+        let names = |all: &Self| -> BTreeSet<u128> {
+            all.messages.iter().map(|id| id.0).chain(all.raws.iter().map(|id| id.0)).collect()
+        };
+        is_there && self.others <= other.others && names(self).is_subset(&names(other))
+    }
 }
 
 impl StoreFindings {
@@ -93,7 +105,7 @@ impl StoreFindings {
 
     /// The same without damage that somebody has given up.
     pub fn without(mut self, given_up: &[StoreDamage]) -> Self {
-        self.damage.retain(|damage| !given_up.iter().any(|known| known.is_same_place(damage)));
+        self.damage.retain(|damage| !given_up.iter().any(|known| damage.is_part_of(known)));
         self
     }
 
@@ -614,4 +626,33 @@ pub fn bytes(n: u64) -> String {
     }
     let digits = usize::from(unit > 0 && value < 9.95);
     format!("{value:.digits$} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_given_up_as_far_as_it_was_known() {
+        let damage = |what: &str, commits, messages: &[u128], others| StoreDamage {
+            what: what.into(),
+            commits,
+            messages: messages.iter().map(|id| MessageId(*id)).collect(),
+            raws: Vec::new(),
+            others,
+        };
+        let known = damage("1.journal: a gap", (10, 19), &[1, 2], 3);
+        for (other, is_part) in [
+            (damage("1.journal: what they held cannot be made out", (12, 12), &[], 0), true),
+            (damage("1.journal: a record does not open", (12, 12), &[2], 3), true),
+            (damage("1.journal: a record does not open", (12, 12), &[3], 0), false),
+            (damage("1.journal: a gap", (12, 20), &[], 0), false),
+            (damage("1.journal: a gap", (10, 19), &[1, 2], 4), false),
+            (damage("blob 7: it is missing", (0, 0), &[], 0), false),
+        ] {
+            assert_eq!(other.is_part_of(&known), is_part, "{other:?}");
+        }
+        let blob = damage("blob 7: it is missing", (0, 0), &[1], 0);
+        assert!(blob.is_part_of(&blob) && !damage("blob 8: it is missing", (0, 0), &[1], 0).is_part_of(&blob));
+    }
 }

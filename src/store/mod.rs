@@ -175,8 +175,8 @@ impl Inner {
         }
     }
 
-    /// Runs what writes. Where the disk has no room for it, the reserve is given back and it runs once more. Intake has
-    /// ended by then, so that the reserve serves what remains: auditing, and so reading, and answering.
+    /// Runs what writes a file. Where the disk has no room for it, the reserve is given back and it runs once more. Intake
+    /// has ended by then, so that the reserve serves what remains: auditing, and so reading, and answering.
     fn with_room<T>(&self, mut write: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
         match write() {
             Err(error) if error.is_of_want_of_room() && self.space.release() => write(),

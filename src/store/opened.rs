@@ -13,8 +13,10 @@ use std::{
 use zeroize::Zeroizing;
 
 const SHARDS: usize = 32;
-/// Plain text that is kept at most, keys not counted.
+/// What is kept at most.
 const MAX_BYTES: usize = 16 << 20;
+/// What one record takes beside its key and its text.
+const EACH_BYTES: usize = 128;
 /// What is larger is read each time: it is shown one at a time.
 const MAX_RECORD_BYTES: usize = 4 << 10;
 
@@ -24,6 +26,10 @@ pub type Plain = Arc<Zeroizing<Vec<u8>>>;
 /// A shard's count of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Since(u64);
+
+fn cost(key: &[u8], plain: &Plain) -> usize {
+    key.len() + plain.len() + EACH_BYTES
+}
 
 /// What was asked for lately, and before that. Once `lately` is half of all, it becomes `before`, and what was not asked
 /// for again is forgotten.
@@ -36,13 +42,22 @@ struct Shard {
 }
 
 impl Shard {
+    /// It stands in one place only, also where two read it at once.
     fn put(&mut self, key: Vec<u8>, plain: Plain) {
-        self.bytes += plain.len();
+        self.remove(&key);
+        self.bytes += cost(&key, &plain);
         self.lately.insert(key, plain);
         if self.bytes > MAX_BYTES / SHARDS / 2 {
             self.before = std::mem::take(&mut self.lately);
             self.bytes = 0;
         }
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        if let Some(plain) = self.lately.remove(key) {
+            self.bytes -= cost(key, &plain);
+        }
+        self.before.remove(key);
     }
 
     fn get(&mut self, key: &[u8]) -> Option<Plain> {
@@ -86,7 +101,7 @@ impl Opened {
         for key in keys {
             let mut shard = self.shard(key);
             shard.changes += 1;
-            shard.lately.remove(key).or_else(|| shard.before.remove(key));
+            shard.remove(key);
         }
     }
 
@@ -134,6 +149,22 @@ mod tests {
         }
     }
 
+    /// Two read a record at once, and each keeps it: no copy of it outlives a change.
+    #[test]
+    fn what_two_kept_is_gone_with_the_first_change() {
+        let (opened, key) = (Opened::default(), b"key".to_vec());
+        let both = [opened.get(&key).unwrap_err(), opened.get(&key).unwrap_err()];
+        opened.keep(&key, &plain("old"), both[0]);
+        {
+            // What else was read meanwhile made it one of those of before.
+            let mut shard = opened.shard(&key);
+            shard.before = std::mem::take(&mut shard.lately);
+        }
+        opened.keep(&key, &plain("old"), both[1]);
+        opened.forget([&key]);
+        assert!(opened.get(&key).is_err());
+    }
+
     #[test]
     fn what_is_asked_for_stays_and_all_of_it_stays_small() {
         let opened = Opened::default();
@@ -149,10 +180,10 @@ mod tests {
         }
         let held = |shard: &Mutex<Shard>| {
             let shard = shard.lock().unwrap();
-            shard.lately.values().chain(shard.before.values()).map(|plain| plain.len()).sum::<usize>()
+            shard.lately.iter().chain(&shard.before).map(|(key, plain)| cost(key, plain)).sum::<usize>()
         };
         let held: usize = opened.shards.iter().map(held).sum();
-        assert!((MAX_BYTES / 4..=MAX_BYTES + SHARDS * MAX_RECORD_BYTES).contains(&held), "{held}");
+        assert!((MAX_BYTES / 4..=MAX_BYTES + SHARDS * (MAX_RECORD_BYTES + EACH_BYTES)).contains(&held), "{held}");
         let large = plain(&"x".repeat(MAX_RECORD_BYTES + 1));
         let since = opened.get(b"large").unwrap_err();
         opened.keep(b"large", &large, since);

@@ -162,8 +162,8 @@ pub trait Records {
         Ok(found)
     }
 
-    /// The plain text of a record that was just read. The file of a spilled value may be gone by now because somebody replaced or
-    /// deleted the record: then what it has become counts.
+    /// The plain text of a record that was just read. The file of a spilled value may be gone by now because somebody
+    /// replaced or deleted the record: then what it has become counts.
     #[doc(hidden)]
     fn open_current<K, V>(
         &self,
@@ -175,7 +175,7 @@ pub trait Records {
             Err(StoreError::Blob(BlobError::Read { id, source })) if source.kind() == io::ErrorKind::NotFound => {
                 match self.raw_get(raw)? {
                     None => Ok(None),
-                    Some(now) if now != record => self.sealer().open(table, raw, &now).map(Some),
+                    Some(now) if now != record => self.open_current(table, raw, now),
                     Some(_) => Err(BlobError::Read { id, source }.into()),
                 }
             }

@@ -20,13 +20,7 @@ use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Readable, Records, Store, StoreError,
-    engine::{Damage, Direction},
-    schema,
-    sealer::is_left,
-    vault::SealError,
-};
+use super::{Readable, Records, Store, StoreError, engine::Direction, schema, sealer::is_left, vault::SealError};
 use crate::model::health::StoreDamage;
 
 /// Records that are sealed again in one commit.
@@ -64,8 +58,8 @@ struct GivenUp {
 }
 
 impl GivenUp {
-    fn is(&self, damage: &Damage) -> bool {
-        self.places.iter().any(|place| place.is_same_place(&schema::describe(damage)))
+    fn is(&self, damage: &StoreDamage) -> bool {
+        self.places.iter().any(|place| damage.is_part_of(place))
     }
 
     fn has(&self, raw: &[u8]) -> bool {
@@ -132,7 +126,7 @@ impl Store {
     async fn given_up(&self) -> Result<GivenUp, StoreError> {
         let places = self.read::<_, StoreError>(|r| r.get(&schema::GIVEN_UP, &()).readable()).await?;
         let mut given_up = GivenUp { places: places.unwrap_or_default(), keys: BTreeSet::new() };
-        let damage = self.inner.damage().into_iter().filter(|damage| given_up.is(damage));
+        let damage = self.inner.damage().into_iter().filter(|damage| given_up.is(&schema::describe(damage)));
         given_up.keys = damage.flat_map(|damage| damage.keys).collect();
         Ok(given_up)
     }
@@ -203,8 +197,17 @@ impl Store {
 
     /// No record is under an old epoch any more: the slots are wrapped anew, and the old secrets go.
     async fn finish_rotation(&self, given_up: &GivenUp) -> Result<(), StoreError> {
-        // Where the journal is damaged, not every record that it held is known.
-        let places = self.inner.engine.findings().damage;
+        // Where the journal is damaged, or was at an earlier start, not every record that it held is known.
+        let noted = self.read::<_, StoreError>(|r| {
+            let repairs = r.list_each(&schema::REPAIRS, &(), Direction::Ascending, None, usize::MAX)?;
+            Ok(repairs.into_iter().filter_map(|(_, repair)| Some(repair.ok()?.damage)).flatten().collect::<Vec<_>>())
+        });
+        let mut places: Vec<StoreDamage> = self.inner.engine.findings().damage.iter().map(schema::describe).collect();
+        for noted in noted.await? {
+            if !places.iter().any(|known| known.is_same_place(&noted)) {
+                places.push(noted);
+            }
+        }
         let damaged = places.iter().filter(|place| !given_up.is(place)).count() as u64;
         if damaged > 0 {
             return Err(StoreError::KeptOldKeys { damaged });

@@ -63,13 +63,13 @@ pub(super) fn write_groups(
             group.iter_mut().for_each(|request| request.answer(Err(StoreError::Closed)));
             continue;
         }
-        match inner.with_room(|| run_group(inner, &mut group)) {
+        match run_group_with_room(inner, &mut group) {
             Err(StoreError::Engine(EngineError::Conflict)) => {
                 for request in group.into_iter().filter(|request| request.done.is_some()) {
                     let mut alone = vec![request];
                     let mut result = Err(EngineError::Conflict.into());
                     for _ in 0..MAX_CONFLICTS {
-                        result = inner.with_room(|| run_group(inner, &mut alone));
+                        result = run_group_with_room(inner, &mut alone);
                         if !matches!(result, Err(StoreError::Engine(EngineError::Conflict))) {
                             break;
                         }
@@ -117,13 +117,23 @@ fn answer(
     }
 }
 
+/// Like [`run_group`]; where the journal has no room, and therefore nothing has happened, the reserve is given back first.
+/// Whatever else lacks room may have been too late for that: the journal may hold the commit already.
+fn run_group_with_room(inner: &Inner, group: &mut [Request]) -> Result<Sequence, StoreError> {
+    match run_group(inner, group) {
+        Err(StoreError::Engine(EngineError::NoSpace { .. })) if inner.space.release() => run_group(inner, group),
+        result => result,
+    }
+}
+
 /// Runs the use cases one after another and commits those that want it together. One that panics is answered here and
 /// takes nobody with it.
 fn run_group(inner: &Inner, group: &mut [Request]) -> Result<Sequence, StoreError> {
     let mut overlay = BTreeMap::new();
     let mut batches = Vec::new();
     let mut hooks = Vec::new();
-    for request in group {
+    // Who was answered already, because of a panic in an earlier run, changes nothing any more.
+    for request in group.iter_mut().filter(|request| request.done.is_some()) {
         let mut txn = Txn::new(Reader::new(inner), &overlay);
         // Nothing of a transaction outlives a panic: its changes and hooks are dropped with it.
         let Ok(wants_commit) = catch_unwind(AssertUnwindSafe(|| (request.run)(&mut txn))) else {
@@ -143,9 +153,11 @@ fn run_group(inner: &Inner, group: &mut [Request]) -> Result<Sequence, StoreErro
         return Ok(inner.engine.last());
     }
     // sled 0.34 panics on some damage instead of giving an error.
-    let last = catch_unwind(AssertUnwindSafe(|| inner.engine.commit(&batches)))
-        .unwrap_or_else(|_| Err(EngineError::Index { what: "the engine panicked".to_owned() }))?;
+    let committed = catch_unwind(AssertUnwindSafe(|| inner.engine.commit(&batches)))
+        .unwrap_or_else(|_| Err(EngineError::Index { what: "the engine panicked".to_owned() }));
+    // Also where it failed: it may stand in the journal and be seen.
     inner.opened.forget(overlay.keys());
+    let last = committed?;
     let first = last + 1 - batches.len() as Sequence;
     for (place, hooks) in hooks.into_iter().enumerate() {
         for hook in hooks {

@@ -352,6 +352,12 @@ async fn damage_that_was_given_up_holds_nothing_up() {
     assert_eq!(alarms(&desk).await, ["rotation", "repair"]);
     assert!(!desk.sweeps(call, |desk| desk.pass(2 * DAY)).await);
 
+    // Also after a start that has not come across it.
+    desk.inbox.note_findings().await.unwrap();
+    desk.crash().await;
+    assert!(rotate(&desk).await.is_err());
+    assert_eq!(alarms(&desk).await, ["rotation", "repair"]);
+
     let open = desk.inbox.open_damage().await.unwrap();
     assert_eq!(open.len(), 1);
     desk.inbox.give_up_damage(CONSOLE, open).await.unwrap();

@@ -99,7 +99,7 @@ impl Durable {
             Ok((_, _, index)) => {
                 name_lost(&index, &mut findings.damage);
                 if found.mark_known {
-                    its_own_fault(catch_up(&index, held, &|_| ()))?.map(|damage| (index, damage))
+                    its_own_fault(catch_up(&index, held, progress))?.map(|damage| (index, damage))
                 } else {
                     Err("it does not agree with the journal".to_owned())
                 }

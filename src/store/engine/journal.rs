@@ -156,17 +156,16 @@ impl Journal {
             let what = "the whole journal is missing".to_owned();
             found.damage.push(Damage { file: "journal".into(), what, commits: 1..=seen.sequence, keys: Vec::new() });
         }
-        let active = match active {
-            Some(active) => active,
+        let (active, length) = match active {
+            Some(active) => (active, length.max(HEADER_BYTES as u64)),
             None => {
                 let previous = current.last().map_or(0, |last| last.header.first);
                 let header = Header::fresh(tip.sequence + 1, previous, follows, tip.chain);
                 let fresh = Arc::new(Segment::create(directory, header, &[], key)?);
                 segments.add(fresh.clone());
-                fresh
+                (fresh, HEADER_BYTES as u64)
             }
         };
-        let length = length.max(HEADER_BYTES as u64);
         let file = open_to_append(&active.path)?;
         // The last frames may be those of a process that ended between write and sync: nobody may rely on them, or
         // begin a new segment behind them, before they are durable.

@@ -282,3 +282,22 @@ fn a_full_disk_is_told_from_a_failing_one() {
     let failing = super::segment::not_durable(Path::new("x"))(std::io::Error::from_raw_os_error(5));
     assert!(matches!(failing, EngineError::NotDurable { .. }));
 }
+
+/// Damage in the segment that is appended to is named once: what is written behind it, in a segment of its own, is whole.
+#[test]
+fn what_is_written_after_damage_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(&open(dir.path()));
+    let tail = files(dir.path(), ".journal").pop().unwrap();
+    let mut bytes = fs::read(&tail).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&tail, bytes).unwrap();
+    let engine = open(dir.path());
+    assert_eq!(engine.findings().damage.len(), 1);
+    engine.commit(&[batch(vec![put("after", "damage")])]).unwrap();
+    drop(engine);
+    let engine = open(dir.path());
+    assert_eq!(engine.findings().damage, []);
+    assert_eq!(state(&engine)["after"], "damage");
+}
