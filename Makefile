@@ -12,7 +12,7 @@ test: ## Everything: units, scenarios, real peers, browser, package
 torture: ## What `make test` tries a few times, as often as it takes to trust it; prints figures, takes hours
 	packaging/deps test
 	FRONTDESK_STORE_KILLS=10000 FRONTDESK_KILLS=500 FRONTDESK_POWER_CUTS=2000 FRONTDESK_DAMAGES=10000 \
-	FRONTDESK_SWAPS=5000 FRONTDESK_ROTATION_KILLS=100 FRONTDESK_FAULT_STRIDE=1 FRONTDESK_ORDERINGS=30 \
+	FRONTDESK_SWAPS=5000 FRONTDESK_ROTATION_KILLS=100 FRONTDESK_FAULT_STRIDE=1 FRONTDESK_ORDERINGS=25 \
 	cargo nextest run --locked --profile torture
 
 check: ## Before every commit: format, lints, units, layers
