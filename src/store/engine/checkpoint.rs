@@ -6,12 +6,17 @@
 //!
 //! Deletions are kept in snapshots: an older segment may still hold what they delete.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    fs,
+    sync::{Arc, PoisonError},
+};
+
+use ring::hmac;
 
 use super::{
     Engine as _, EngineError, Sequence, Tidied,
     durable::{Durable, move_entries},
-    frame::{self, Frame, Piece, Put},
+    frame::{self, Frame, Put},
     journal::survey,
     segment::{HEADER_BYTES, Header, Segment},
 };
@@ -61,13 +66,13 @@ impl Durable {
         let checkpoint = newest + 1;
         let header = Header { generation: header.generation + 1, last, after, checkpoint, length: new, ..header };
         let snapshot = Arc::new(Segment::create(&self.directory, header, &kept, &self.key)?);
-        let read_back = snapshot.read()?;
-        let verified = |piece| matches!(piece, Piece::Frame(frame) if frame.verified);
-        if read_back[HEADER_BYTES..] != kept || !snapshot.scan(&read_back, &self.key).all(verified) {
+        if !reads_back(&snapshot, &kept, &self.key)? {
+            // The next start would not use it either, but has to read it to know.
+            let _ = fs::remove_file(&snapshot.path);
             let what = "it does not read back as it was written";
             return Err(EngineError::Damaged { path: snapshot.path.clone(), offset: 0, what });
         }
-        drop((bytes, read_back, kept));
+        drop((bytes, kept));
         self.segments.add(snapshot.clone());
         move_entries(self.recent.index(), &snapshot, &self.key)?;
         self.recent.index().sync()?;
@@ -98,4 +103,10 @@ impl Durable {
         }
         Ok(kept)
     }
+}
+
+/// Whether the disk gives what was written.
+fn reads_back(snapshot: &Segment, frames: &[u8], key: &hmac::Key) -> Result<bool, EngineError> {
+    let bytes = snapshot.read()?;
+    Ok(bytes[HEADER_BYTES..] == *frames && snapshot.is_whole(&bytes, key))
 }

@@ -340,10 +340,9 @@ fn replay(
     let start = current.iter().rposition(|segment| segment.header.first <= from.sequence + 1).unwrap_or(0);
     let mut damage = Vec::new();
     let mut chunk: BTreeMap<Vec<u8>, Option<Entry>> = BTreeMap::new();
-    let flush = |chunk: &mut BTreeMap<Vec<u8>, Option<Entry>>, mark: Mark| {
+    let apply = |chunk: &mut BTreeMap<Vec<u8>, Option<Entry>>| {
         let changes = std::mem::take(chunk);
-        index.apply(changes.iter().map(|(key, entry)| (key.as_slice(), *entry)))?;
-        index.note_mark(mark)
+        index.apply(changes.iter().map(|(key, entry)| (key.as_slice(), *entry)))
     };
     for segment in &current[start..] {
         let bytes = segment.read()?;
@@ -355,13 +354,16 @@ fn replay(
                 chunk.insert(change.key.to_vec(), noted);
             }
             if chunk.len() >= REBUILD_CHUNK {
-                flush(&mut chunk, Mark { sequence: frame.last, chain: frame.mac, checkpoint })?;
+                apply(&mut chunk)?;
                 progress(Progress::Rebuilding { done: frame.last, of: tip.sequence });
             }
         }
     }
     if from.sequence < tip.sequence || from.checkpoint < checkpoint {
-        flush(&mut chunk, mark(tip, checkpoint))?;
+        apply(&mut chunk)?;
+        // The mark vouches for all before it, so that has to be durable first.
+        index.sync()?;
+        index.note_mark(mark(tip, checkpoint))?;
         index.note_seen(mark(tip, 0))?;
         index.sync()?;
     }
@@ -370,7 +372,12 @@ fn replay(
 
 /// Lets the index know where newer snapshots have moved values to.
 fn repoint(index: &Index, segments: &Segments, key: &hmac::Key, mark: &Mark) -> Result<(), EngineError> {
-    for segment in segments.current().iter().filter(|segment| segment.header.checkpoint > mark.checkpoint) {
+    // Beside an older file it may be one that was never taken over, whatever its number says.
+    let doubled: Vec<Sequence> = segments.superseded().iter().map(|older| older.header.first).collect();
+    let is_new = |segment: &&Arc<Segment>| {
+        segment.header.checkpoint > mark.checkpoint || doubled.contains(&segment.header.first)
+    };
+    for segment in segments.current().iter().filter(is_new) {
         move_entries(index, segment, key)?;
     }
     Ok(())

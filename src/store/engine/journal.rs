@@ -129,7 +129,7 @@ impl Journal {
             let what = "it was written by another store: put back this store's own, or the keyring that belongs to it";
             return Err(EngineError::Damaged { path: directory.to_owned(), offset: 0, what });
         }
-        for segment in usable(all, &mut found.damage) {
+        for segment in usable(all, key, &mut found.damage)? {
             segments.add(Arc::new(segment));
         }
         let current = segments.current();
@@ -167,9 +167,6 @@ impl Journal {
             }
         };
         let file = open_to_append(&active.path)?;
-        // The last frames may be those of a process that ended between write and sync: nobody may rely on them, or
-        // begin a new segment behind them, before they are durable.
-        file.sync_all().map_err(not_durable(&active.path))?;
         let (directory, key) = (directory.to_owned(), key.clone());
         Ok((Self { directory, key, segment_bytes, segments, active, file, length, tip, broken: false }, found))
     }
@@ -252,24 +249,31 @@ fn is_foreign(all: &[Segment], key: &hmac::Key) -> Result<bool, EngineError> {
     Ok(has_frames)
 }
 
-/// Drops a snapshot that does not stand whole where the file that it was made from is still there.
-fn usable(all: Vec<Segment>, damage: &mut Vec<Damage>) -> Vec<Segment> {
+/// Drops a snapshot that does not stand whole where the file that it was made from is still there. Such a one may never
+/// have been read back, so all of it is checked before it takes the place of the other.
+fn usable(all: Vec<Segment>, key: &hmac::Key, damage: &mut Vec<Damage>) -> Result<Vec<Segment>, EngineError> {
     let mut kept: Vec<Segment> = Vec::new();
     for segment in all {
         let length = fs::metadata(&segment.path).map_or(0, |data| data.len());
-        let whole = segment.header_good && (!segment.is_snapshot() || segment.header.length == length);
         let has_source = kept.last().is_some_and(|older| older.header.first == segment.header.first);
-        if !whole {
-            let what =
-                if segment.header_good { "it is shorter or longer than it was" } else { "its header is damaged" };
+        let wrong = if !segment.header_good {
+            Some("its header is damaged")
+        } else if segment.is_snapshot() && segment.header.length != length {
+            Some("it is shorter or longer than it was")
+        } else if has_source && !segment.is_whole(&segment.read()?, key) {
+            Some("it is not what was written")
+        } else {
+            None
+        };
+        if let Some(what) = wrong {
             let commits = segment.header.first..=segment.header.last.max(segment.header.first);
             damage.push(Damage { file: file_name(&segment), what: what.to_owned(), commits, keys: Vec::new() });
         }
-        if whole || !has_source {
+        if wrong.is_none() || !has_source {
             kept.push(segment);
         }
     }
-    kept
+    Ok(kept)
 }
 
 /// Whether the first files went missing.
@@ -338,7 +342,21 @@ fn read_tail(last: &Arc<Segment>, key: &hmac::Key, seen: &Mark, found: &mut Foun
         good = false;
         found.damage.push(gap(last, tip.sequence + 1, seen.sequence));
     }
+    settle(last, &bytes, &pieces)?;
     Ok((good.then(|| last.clone()), tip, end as u64))
+}
+
+/// Makes durable what was read: its process may have ended between write and sync, or because the sync failed. Of a sync
+/// that failed the system keeps pages that no later one writes, so the last frame, all that may be concerned, is written
+/// once more.
+fn settle(last: &Segment, bytes: &[u8], pieces: &[Piece]) -> Result<(), EngineError> {
+    let is_good = |piece: &Piece| matches!(piece, Piece::Frame(frame) if frame.verified);
+    let file = File::options().write(true).open(&last.path).map_err(not_durable(&last.path))?;
+    if let Some(Piece::Frame(frame)) = pieces.iter().rfind(|piece| is_good(piece)) {
+        let (start, frame) = (frame.span.start as u64, &bytes[frame.span.clone()]);
+        file.write_all_at(frame, start).map_err(not_durable(&last.path))?;
+    }
+    file.sync_all().map_err(not_durable(&last.path))
 }
 
 /// Whether what stands behind commit `last` can be a single write that was not finished. A sync ends before the next

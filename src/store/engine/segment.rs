@@ -26,7 +26,7 @@ use rustix::fs::{Advice, fadvise};
 
 use super::{
     EngineError, Sequence,
-    frame::{MAC_BYTES, Mac, Scanner},
+    frame::{MAC_BYTES, Mac, Piece, Scanner},
 };
 use crate::store::{is_full, whole};
 
@@ -230,6 +230,11 @@ impl Segment {
     /// Its frames; `bytes` is what [`Segment::read`] gave.
     pub fn scan<'a>(&self, bytes: &'a [u8], key: &'a hmac::Key) -> Scanner<'a> {
         Scanner::new(bytes, key, HEADER_BYTES.min(bytes.len()), self.header.first - 1, self.header.before)
+    }
+
+    /// Whether all of its bytes are what was once written.
+    pub fn is_whole(&self, bytes: &[u8], key: &hmac::Key) -> bool {
+        self.scan(bytes, key).all(|piece| matches!(piece, Piece::Frame(frame) if frame.verified))
     }
 }
 

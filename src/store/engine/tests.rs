@@ -136,6 +136,76 @@ fn a_checkpoint_that_was_cut_off_is_completed() {
     assert_eq!(files(before.path(), ".new").len(), 0);
 }
 
+/// A store of which every closed segment is worth a snapshot, and what it says.
+fn half_current() -> (tempfile::TempDir, State) {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let mut expected = fill(&engine);
+    for n in (0..50).filter(|n| n % 4 > 0) {
+        let name = format!("k{n:02}");
+        engine.commit(&[batch(vec![put(&name, &value(n))])]).unwrap();
+        expected.insert(name, value(n));
+    }
+    (dir, expected)
+}
+
+/// Makes a snapshot of the segment in this place.
+fn tidy_one(directory: &Path, place: usize) {
+    let engine = open(directory);
+    let before = engine.segments.current()[place].header.first - 1;
+    *engine.examined.lock().unwrap() = before;
+    assert!(engine.tidy().unwrap().freed_bytes > 0);
+}
+
+/// Puts a snapshot of the segment in this place beside it, as if the process had ended right after writing it.
+fn orphan(directory: &Path, place: usize, expected: &State) -> PathBuf {
+    let other = tempfile::tempdir().unwrap();
+    copy(directory, other.path());
+    tidy_one(other.path(), place);
+    let snapshot = files(other.path(), ".snapshot").remove(0);
+    let length = snapshot.metadata().unwrap().len();
+    assert!(length > super::segment::HEADER_BYTES as u64 + 500 && !expected.is_empty(), "{length} bytes");
+    let orphan = directory.join("journal").join(snapshot.file_name().unwrap());
+    fs::copy(&snapshot, &orphan).unwrap();
+    orphan
+}
+
+/// A snapshot that was never read back does not take the place of what it was made from.
+#[test]
+fn a_snapshot_that_is_not_what_was_written_replaces_nothing() {
+    let (dir, expected) = half_current();
+    let sources = files(dir.path(), ".journal");
+    let snapshot = orphan(dir.path(), sources.len() - 3, &expected);
+    let mut bytes = fs::read(&snapshot).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&snapshot, bytes).unwrap();
+    let engine = open(dir.path());
+    assert!(state(&engine) == expected && files(dir.path(), ".journal") == sources);
+    assert_eq!(engine.findings().damage.len(), 1);
+    // It is made again, and then nothing is wrong any more.
+    tidy_all(&engine);
+    drop(engine);
+    let engine = open(dir.path());
+    assert!(state(&engine) == expected && engine.findings().damage.is_empty());
+}
+
+/// A snapshot that was never taken over, and whose number another one bears by now, is taken over at the next start.
+#[test]
+fn a_number_that_was_used_twice_costs_nothing() {
+    let (dir, expected) = half_current();
+    let last = files(dir.path(), ".journal").len() - 1;
+    let snapshot = orphan(dir.path(), last - 2, &expected);
+    let kept = fs::read(&snapshot).unwrap();
+    fs::remove_file(&snapshot).unwrap();
+    tidy_one(dir.path(), last - 3);
+    fs::write(&snapshot, kept).unwrap();
+    assert_eq!(files(dir.path(), ".snapshot").len(), 2);
+    let engine = open(dir.path());
+    assert!(state(&engine) == expected);
+    assert_eq!(engine.findings(), super::Findings::default());
+}
+
 #[test]
 fn an_index_that_is_lost_rolled_back_or_foreign_is_rebuilt() {
     let dir = tempfile::tempdir().unwrap();
